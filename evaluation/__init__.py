@@ -1,0 +1,1 @@
+"""Evaluation: answers, scores and reports over datasets."""

@@ -1,0 +1,1 @@
+"""Scores from recorded answers. Needs numpy only, so that results can be re-scored anywhere."""

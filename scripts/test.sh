@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# All checks: lint, format, types, tests. What continuous integration runs.
+set -euo pipefail
+
+usage() {
+    cat <<'USAGE'
+usage: bash scripts/test.sh [--fast] [--lint] [PYTEST ARGUMENTS]
+
+Lint (ruff, scripts/lint_sources.py), types (mypy), then all tests with pytest.
+  --fast   leave out the recipes (the shell scripts end to end)
+  --lint   lint and types only, no tests
+  --help   this text
+Other arguments go to pytest, for instance: bash scripts/test.sh tests/unit -k routing
+Environment: PYTHON (which Python), WORKERS (pytest processes, default 2), PARITY_ROOT (recorded reference values).
+USAGE
+}
+
+tests=yes
+pytest_args=()
+for arg in "$@"; do
+    case "$arg" in
+        -h | --help) usage; exit 0 ;;
+        --fast) pytest_args+=(-m "not recipe") ;;
+        --lint) tests=no ;;
+        *) pytest_args+=("$arg") ;;
+    esac
+done
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/environment.sh
+use_environment dev
+
+run() {
+    printf '== %s\n' "$*"
+    "$@"
+}
+
+run "$PYTHON" -m ruff check .
+run "$PYTHON" -m ruff format --check .
+run "$PYTHON" scripts/lint_sources.py
+run "$PYTHON" -m mypy
+[ "$tests" = yes ] || exit 0
+
+# One thread a process: the tests are small, and two processes share two cores.
+export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+run "$PYTHON" -m pytest -n "${WORKERS:-2}" --dist worksteal "${pytest_args[@]+"${pytest_args[@]}"}"

@@ -1,0 +1,38 @@
+"""What all tests share: quiet, offline, one thread a process, and where the recorded values lie."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch or transformers is imported by a test module.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The root of this checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def parity_root() -> Path:
+    """Folder of recorded reference values: PARITY_ROOT, default ../shared/parity; skips where absent."""
+    root = Path(os.environ.get("PARITY_ROOT", ROOT.parent / "shared" / "parity"))
+    if not root.is_dir():
+        pytest.skip(f"no recorded values at {root} (set PARITY_ROOT)")
+    return root
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real media and annotations: SHARED_DATA, default ../shared/data; skips where absent."""
+    root = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"no shared data at {root} (set SHARED_DATA)")
+    return root
