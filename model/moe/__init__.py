@@ -1,0 +1,1 @@
+"""Mixtures of experts without a learned gate: experts, anchors, routing, fusion."""

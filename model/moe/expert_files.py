@@ -1,0 +1,174 @@
+"""Expert files: `expert_task_k.pt`, tensors and plain values only.
+
+    {"model.layers.{i}.mlp.{projection}.lora_A.weight": (R, in), "....lora_B.weight": (out, R), "expert": {...}}
+
+A full-MLP expert has `model.layers.{i}.mlp.{projection}.weight` (out, in) instead; without the entry `expert` it is a
+published file, whose base cannot be verified.
+"""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.moe.files import atomic_write, read_tensor_file
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+_KEY = re.compile(r"model\.layers\.(\d+)\.mlp\.(\w+?)(\.lora_[AB])?\.weight$")
+
+
+@dataclass(frozen=True)
+class ExpertHeader:
+    """What an expert file says about itself."""
+
+    kind: str
+    """`lora` or `mlp`."""
+    rank: int | None
+    """Rank of a LoRA expert."""
+    alpha: float | None
+    """Numerator of the LoRA scale."""
+    task_id: int | None
+    """Task of the expert; None in a published file."""
+    base_identity: str | None
+    """Identity of the backbone it was trained on; None if unknown."""
+
+
+@dataclass(frozen=True)
+class ExpertFile:
+    """Header of a file and the layers and projections that it covers."""
+
+    header: ExpertHeader
+    layers: tuple[int, ...]
+    projections: tuple[str, ...]
+
+
+def write_expert(path: str | Path, header: ExpertHeader, tensors: Mapping[str, Tensor]) -> None:
+    """Write an expert, atomically.
+
+    Raises:
+        ValueError: a value is not finite.
+        OSError: not writable, or the disk is full.
+    """
+    for key, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(
+                f"{path}: not saved, {key} has values that are not finite; lower the learning rate"
+            )
+    content: dict[str, object] = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
+    content["expert"] = {
+        "kind": header.kind,
+        "rank": header.rank,
+        "alpha": header.alpha,
+        "task_id": header.task_id,
+        "base_identity": header.base_identity,
+        "format": FORMAT,
+    }
+    with atomic_write(path) as file:
+        torch.save(content, file)
+
+
+def inspect_expert(path: str | Path) -> ExpertFile:
+    """What a file holds, so that a bank can be configured for it.
+
+    Raises:
+        ValueError: as `read_expert`, or a key that no expert has.
+    """
+    content = read_tensor_file(path)
+    header = _header(content, path)
+    matches = [(key, _KEY.match(key)) for key in content if key != "expert"]
+    for key, match in matches:
+        if match is None:
+            raise ValueError(f"{path}: unexpected key {key!r}; expected model.layers.N.mlp.NAME...weight")
+    found = [match for _, match in matches if match is not None]
+    projections = _unique([match[2] for match in found])
+    return ExpertFile(header, tuple(sorted({int(match[1]) for match in found})), projections)
+
+
+def read_expert(path: str | Path, wanted: ExpertHeader) -> dict[str, Tensor]:
+    """Read the tensors of a file that is what `wanted` says; a base unknown on either side passes with a warning.
+
+    Raises:
+        ValueError: file missing, damaged or carrying code, or another kind, rank, alpha, task or base.
+    """
+    content = read_tensor_file(path)
+    header = _header(content, path)
+    for name in ("kind", "rank", "alpha", "task_id"):
+        got, expected = getattr(header, name), getattr(wanted, name)
+        if got != expected and not (name == "task_id" and got is None):
+            raise ValueError(f"{path}: {name} is {got!r}, expected {expected!r}; {_ADVICE[name]}")
+    if header.base_identity is None or wanted.base_identity is None:
+        logger.warning(
+            "%s: base unverified (%s names no base), only widths are checked", path, _unnamed(header)
+        )
+    elif header.base_identity != wanted.base_identity:
+        raise ValueError(
+            f"{path}: made for base {header.base_identity[:16]}, the backbone loaded is {wanted.base_identity[:16]}; "
+            "load the backbone it was trained on, or train it again"
+        )
+    tensors = {key: value for key, value in content.items() if key != "expert"}
+    for key, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{path}: {key!r} is a {type(value).__name__}, expected a tensor")
+    return tensors  # type: ignore[return-value]
+
+
+def check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], source: str) -> None:
+    """Raise a ValueError unless `state` has exactly these keys, shapes and a floating type."""
+    missing = [key for key in shapes if key not in state]
+    unexpected = [key for key in state if key not in shapes]
+    if missing or unexpected:
+        raise ValueError(
+            f"{source}: {len(missing)} keys missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}; "
+            "the expert was made with other layers or projections, or for another model"
+        )
+    for key, shape in shapes.items():
+        if tuple(state[key].shape) != tuple(shape):
+            raise ValueError(
+                f"{source}: {key} has shape {tuple(state[key].shape)}, expected {tuple(shape)}; "
+                "the expert was made for another model or rank"
+            )
+        if not state[key].is_floating_point():
+            raise ValueError(f"{source}: {key} has type {state[key].dtype}, expected a floating type")
+
+
+_ADVICE = {
+    "kind": "choose the expert kind that the file has",
+    "rank": "choose the rank that the file was trained with",
+    "alpha": "choose the alpha that the file was trained with",
+    "task_id": "the file was renamed or copied; every expert keeps its own task id",
+}
+
+
+def _header(content: Mapping[str, object], path: str | Path) -> ExpertHeader:
+    if "expert" not in content:
+        if any(".lora_" in key for key in content):
+            raise ValueError(
+                f"{path}: a LoRA expert without its entry 'expert'; save it again with ExpertBank.save"
+            )
+        return ExpertHeader("mlp", None, None, None, None)
+    entry = content["expert"]
+    expected = {"kind", "rank", "alpha", "task_id", "base_identity", "format"}
+    if not isinstance(entry, dict) or set(entry) != expected:
+        got = sorted(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
+        raise ValueError(f"{path}: entry 'expert' is {got}, expected the keys {sorted(expected)}")
+    if entry["format"] != FORMAT:
+        raise ValueError(
+            f"{path}: expert format {entry['format']!r}, this version reads {FORMAT}; update the code"
+        )
+    return ExpertHeader(
+        entry["kind"], entry["rank"], entry["alpha"], entry["task_id"], entry["base_identity"]
+    )
+
+
+def _unnamed(header: ExpertHeader) -> str:
+    return "the file" if header.base_identity is None else "the bank"
+
+
+def _unique(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))

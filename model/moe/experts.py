@@ -1,0 +1,337 @@
+"""A bank of task experts on the MLP layers of a frozen model, chosen row by row.
+
+    bank = ExpertBank(llm, ExpertConfig(), base_identity)
+    bank.add(0, generator=torch.Generator().manual_seed(0))
+    with bank.use([0, 0, NO_EXPERT]):
+        llm(...)
+
+Works on any module that has linear layers named `...layers.{i}.mlp.{projection}`; knows nothing of language.
+Legend: B batch, R rank.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from model.moe.expert_files import ExpertHeader, check_tensors, read_expert, write_expert
+from model.moe.expert_layers import NO_EXPERT, Active, Expert, ExpertLinear, LoraLinear, MlpLinear, Selection
+
+__all__ = ["NO_EXPERT", "ExpertBank", "ExpertConfig"]
+
+_SITE = re.compile(r"(?:^|\.)layers\.(\d+)\.mlp\.(\w+)$")
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """What an expert is made of."""
+
+    kind: str = "lora"
+    """`lora` (low-rank update) or `mlp` (a full copy of the weights, the published kind)."""
+    rank: int = 16
+    """Rank R of a LoRA expert; unused for `mlp`."""
+    alpha: float = 32.0
+    """The update is scaled by alpha / rank; unused for `mlp`."""
+    layers: str | tuple[int, ...] = "even"
+    """`even`, `all`, or the numbers of the layers that carry experts."""
+    projections: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
+    """Which linear layers of an MLP carry experts."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("lora", "mlp"):
+            raise ValueError(f"expert kind: got {self.kind!r}, expected 'lora' or 'mlp'")
+        if self.kind == "lora" and (self.rank < 1 or not self.alpha > 0):
+            raise ValueError(f"expert rank {self.rank} and alpha {self.alpha}: both must be positive")
+        if isinstance(self.layers, str) and self.layers not in ("even", "all"):
+            raise ValueError(
+                f"expert layers: got {self.layers!r}, expected 'even', 'all' or a tuple of layer numbers"
+            )
+        if not self.layers or not self.projections:
+            raise ValueError("expert layers and projections must not be empty")
+        if not isinstance(self.layers, str) and len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"expert layers: a number occurs twice in {self.layers}")
+
+    def takes(self, layer: int) -> bool:
+        """Whether layer number `layer` carries experts."""
+        if isinstance(self.layers, str):
+            return self.layers == "all" or layer % 2 == 0
+        return layer in self.layers
+
+    @property
+    def scale(self) -> float:
+        """Factor of the low-rank update, alpha / R."""
+        return self.alpha / self.rank
+
+
+class ExpertBank(nn.Module):
+    """Experts of all tasks so far. The wrapped model keeps its parameters, their names and values.
+
+    The bank owns the expert parameters: register it beside the model (both move with `.to`). LoRA experts are held
+    in float32, full-MLP experts in the type of the layer they replace (float32 once they are trained).
+
+    Raises:
+        ValueError: the model lacks a layer that the configuration names, or carries another bank (`detach` it).
+    """
+
+    def __init__(self, llm: nn.Module, config: ExpertConfig, base_identity: str | None = None):
+        super().__init__()
+        self.config = config
+        self.base_identity = base_identity
+        self.experts = nn.ModuleDict()
+        self.active = Active()
+        self._model = (llm,)  # in a tuple: a module that is not a child
+        self.layers: dict[str, ExpertLinear] = {}
+        for name in _find_sites(llm, config):
+            parent, _, child = name.rpartition(".")
+            base = llm.get_submodule(name)
+            assert isinstance(base, nn.Linear)
+            layer = self._wrap(base, _file_key(name))
+            layer.train(base.training)
+            setattr(llm.get_submodule(parent), child, layer)
+            self.layers[_file_key(name)] = layer
+            for parameter in layer.parameters():
+                parameter.requires_grad_(False)
+
+    def _wrap(self, base: nn.Linear, key: str) -> ExpertLinear:
+        site = key.removeprefix("model.").replace(".", "_")
+        if self.config.kind == "mlp":
+            return MlpLinear(base, site, self.active)
+        return LoraLinear(base, site, self.active, self.config.scale)
+
+    def detach(self) -> None:
+        """Give the model its plain linear layers back; the bank's experts stay readable."""
+        (llm,) = self._model
+        for name, module in list(llm.named_modules()):
+            if isinstance(module, ExpertLinear) and module.active is self.active:
+                plain = nn.Linear(
+                    module.in_features, module.out_features, module.bias is not None, device="meta"
+                )
+                plain.weight, plain.bias = module.weight, module.bias
+                parent, _, child = name.rpartition(".")
+                setattr(llm.get_submodule(parent), child, plain.train(module.training))
+
+    # -- which expert runs
+
+    @contextmanager
+    def use(self, ids_B: Sequence[int] | Tensor) -> Iterator[None]:
+        """Within the block row b of every batch uses expert `ids_B[b]`; NO_EXPERT is the bare backbone.
+
+        Raises:
+            ValueError: no ids, or an id that the bank does not hold.
+        """
+        ids = tuple(int(task_id) for task_id in ids_B)
+        unknown = sorted(set(ids) - set(self.active.experts) - {NO_EXPERT})
+        if not ids or unknown:
+            raise ValueError(
+                f"use: got ids {list(ids)}, the bank holds {self.task_ids}; load or train {unknown or 'one'} first"
+            )
+        before = self.active.selection
+        self.active.selection = Selection(ids)
+        try:
+            yield
+        finally:
+            self.active.selection = before
+
+    def recompute_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """`context_fn` of `torch.utils.checkpoint`: the recomputation during backward uses the forward's experts."""
+        selection = self.active.selection
+        return nullcontext(), self.use(selection.ids) if selection is not None else nullcontext()
+
+    # -- which experts there are
+
+    @property
+    def task_ids(self) -> list[int]:
+        """Ids of the experts held, sorted."""
+        return sorted(self.active.experts)
+
+    @torch.inference_mode(False)
+    def add(
+        self,
+        task_id: int,
+        *,
+        init: Mapping[str, Tensor] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Add an expert that starts from `init` (a state as of `state`) or from nothing.
+
+        From nothing: A uniform in +-1/sqrt(in) and B zero, so that it starts as the bare backbone; a full-MLP expert
+        starts as a copy of the backbone's weights.
+
+        Raises:
+            ValueError: the id is taken or negative, `init` does not fit, or a fresh LoRA expert gets no generator.
+        """
+        if task_id in self.active.experts:
+            raise ValueError(
+                f"expert {task_id} exists; remove it first or choose another id than {self.task_ids}"
+            )
+        if init is None:
+            init = self._fresh(generator)
+        self.load_state(task_id, init)
+
+    def _fresh(self, generator: torch.Generator | None) -> dict[str, Tensor]:
+        if self.config.kind == "mlp":
+            return {f"{key}.weight": layer.weight.detach() for key, layer in self.layers.items()}
+        if generator is None:
+            raise ValueError(
+                "a fresh LoRA expert needs a generator; pass torch.Generator().manual_seed(SEED)"
+            )
+        state = {}
+        for key, layer in self.layers.items():
+            a = torch.rand(self.config.rank, layer.in_features, generator=generator)
+            state[f"{key}.lora_A.weight"] = (2 * a - 1) / math.sqrt(layer.in_features)
+            state[f"{key}.lora_B.weight"] = torch.zeros(layer.out_features, self.config.rank)
+        return state
+
+    def remove(self, task_id: int) -> None:
+        """Forget an expert; its file, if any, stays.
+
+        Raises:
+            ValueError: the bank does not hold it.
+        """
+        self._get(task_id)
+        del self.active.experts[task_id], self.experts[str(task_id)]
+
+    def expected_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Key -> shape of every tensor of an expert, in file order."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for key, layer in self.layers.items():
+            if self.config.kind == "mlp":
+                shapes[f"{key}.weight"] = (layer.out_features, layer.in_features)
+            else:
+                shapes[f"{key}.lora_A.weight"] = (self.config.rank, layer.in_features)
+                shapes[f"{key}.lora_B.weight"] = (layer.out_features, self.config.rank)
+        return shapes
+
+    def parameters_of(self, task_id: int) -> dict[str, nn.Parameter]:
+        """File key -> parameter of one expert, in file order.
+
+        Raises:
+            ValueError: the bank does not hold it.
+        """
+        expert = self._get(task_id)
+        return {key: expert.get_parameter(self._name(key)) for key in self.expected_shapes()}
+
+    def state(self, task_id: int) -> dict[str, Tensor]:
+        """Copies of an expert's tensors by file key, on the CPU."""
+        return {key: p.detach().to("cpu", copy=True) for key, p in self.parameters_of(task_id).items()}
+
+    @torch.inference_mode(False)
+    def load_state(self, task_id: int, state: Mapping[str, Tensor], source: str = "state") -> None:
+        """Add or replace an expert; the tensors are copied.
+
+        Raises:
+            ValueError: a key is missing or unexpected or a shape differs, named with `source`.
+        """
+        if task_id < 0:
+            raise ValueError(f"{source}: task id {task_id}; ids count from 0")
+        check_tensors(state, self.expected_shapes(), source)
+        tensors = {}
+        for key in self.expected_shapes():
+            like = self.layers[
+                key.removesuffix(".weight").removesuffix(".lora_A").removesuffix(".lora_B")
+            ].weight
+            dtype = like.dtype if self.config.kind == "mlp" else torch.float32
+            tensors[self._name(key)] = state[key].detach().to(like.device, dtype, copy=True)
+        expert = Expert(tensors)
+        self.experts[str(task_id)] = expert
+        self.active.experts[task_id] = expert
+
+    def train_only(self, task_id: int) -> list[nn.Parameter]:
+        """Let one expert learn and nothing else in the bank or the model; returns its parameters in file order.
+
+        A full-MLP expert held in 16 bits becomes float32 here.
+        """
+        expert = self._get(task_id)
+        for module in (*self._model, self):
+            module.requires_grad_(False)
+        expert.float().requires_grad_(True)
+        return list(self.parameters_of(task_id).values())
+
+    # -- files
+
+    def save(self, task_id: int, path: str | Path) -> None:
+        """Write one expert, atomically.
+
+        Raises:
+            ValueError: a value is not finite (the training diverged).
+            OSError: the folder cannot be written or the disk is full.
+        """
+        config = self.config
+        lora = config.kind == "lora"
+        header = ExpertHeader(
+            config.kind,
+            config.rank if lora else None,
+            config.alpha if lora else None,
+            task_id,
+            self.base_identity,
+        )
+        write_expert(path, header, self.state(task_id))
+
+    def load(self, task_id: int, path: str | Path) -> None:
+        """Add or replace an expert from its file. A file that names no base loads with a warning.
+
+        Raises:
+            ValueError: file missing, damaged or carrying code; another kind, rank, alpha, task or base; wrong keys
+                or shapes.
+        """
+        lora = self.config.kind == "lora"
+        wanted = ExpertHeader(
+            self.config.kind,
+            self.config.rank if lora else None,
+            self.config.alpha if lora else None,
+            task_id,
+            self.base_identity,
+        )
+        self.load_state(task_id, read_expert(path, wanted), str(path))
+
+    def _get(self, task_id: int) -> Expert:
+        if task_id not in self.active.experts:
+            raise ValueError(f"no expert {task_id}; the bank holds {self.task_ids}")
+        return self.active.experts[task_id]
+
+    @staticmethod
+    def _name(key: str) -> str:
+        stem = key.removeprefix("model.").removesuffix(".weight")
+        for suffix, short in ((".lora_A", "_A"), (".lora_B", "_B")):
+            if stem.endswith(suffix):
+                return stem.removesuffix(suffix).replace(".", "_") + short
+        return stem.replace(".", "_") + "_W"
+
+
+def _file_key(name: str) -> str:
+    """`anything.layers.3.mlp.up_proj` -> `model.layers.3.mlp.up_proj`, whatever the model is wrapped in."""
+    return "model." + name[name.rindex("layers.") :]
+
+
+def _find_sites(llm: nn.Module, config: ExpertConfig) -> list[str]:
+    """Names of the linear layers to wrap, by layer number, then in the order of `projections`."""
+    found: dict[tuple[int, str], str] = {}
+    numbers = set()
+    for name, module in llm.named_modules():
+        match = _SITE.search(name)
+        if match is None or not isinstance(module, nn.Linear):
+            continue
+        layer, projection = int(match[1]), match[2]
+        if isinstance(module, ExpertLinear):
+            raise ValueError(f"{name} already carries an expert bank; call its detach() first")
+        if (layer, projection) in found:
+            raise ValueError(
+                f"{name} and {found[layer, projection]} would share the same file key; pass the LLM alone"
+            )
+        numbers.add(layer)
+        found[layer, projection] = name
+    chosen = sorted(number for number in numbers if config.takes(number))
+    absent = [] if isinstance(config.layers, str) else sorted(set(config.layers) - numbers)
+    missing = [
+        f"layers.{n}.mlp.{p}" for n in chosen + absent for p in config.projections if (n, p) not in found
+    ]
+    if missing or not chosen:
+        raise ValueError(
+            f"no linear layers {missing or 'layers.*.mlp.*'} in {type(llm).__name__}; check layers and projections"
+        )
+    return [found[number, projection] for number in chosen for projection in config.projections]
