@@ -58,7 +58,7 @@ _find_base_python() {
         fi
     done
     _say "error: no Python 3.10 or newer with the venv module on PATH (python3 is:" \
-        "$(python3 --version 2>&1 || echo none)); install one, or activate the conda environment of environment.yml"
+        "$(python3 --version 2>/dev/null || echo none)); install one, or activate the conda environment of environment.yml"
     return 1
 }
 
@@ -90,7 +90,7 @@ _make_venv() {
         _say "error: after installing, .venv still lacks: $(_what_is_missing "$venv/bin/python" "$extra")"
         return 1
     fi
-    _stamp "$extra" >>"$venv/.installed"
+    _stamp "$extra" >"$venv/.installed"
     rm -f "$venv/.unfinished"
     _say ".venv is ready"
 }
@@ -126,8 +126,8 @@ use_environment() {
             _make_venv "$extra" || return 1
         else
             (
-                flock 9
-                _make_venv "$extra" 9>&-
+                flock -n 9 || { _say "waiting for the installation that another script has started" && flock 9; }
+                _make_venv "$extra"
             ) 9>"$REPO_ROOT/.venv.lock" || return 1
         fi
     fi
