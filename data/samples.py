@@ -32,7 +32,7 @@ from data.media_paths import MediaPaths
 from data.problems import InputError, Problem, brief
 from data.tags import TAG_KINDS, remove_tags, tag_kinds, unknown_tags
 
-__all__ = ["Benchmark", "Media", "Sample", "Task", "is_video_file", "read_benchmark", "read_samples"]
+__all__ = ["Benchmark", "Media", "Sample", "Task", "is_picture", "read_benchmark", "read_samples"]
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,6 @@ MissingMedia = Literal["error", "drop"]
 # Field of a sample -> kind of its media; also the order of media without a tag.
 FIELDS: dict[str, MediaKind] = {"video": "video", "image": "image", "voice": "audio"}
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp")
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,9 @@ class Sample:
         return remove_tags(self.question).strip()
 
 
-def is_video_file(path: Path) -> bool:
-    """Whether a path under `voice` names a video file (by its suffix)."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
+def is_picture(path: Path) -> bool:
+    """Whether a path names a picture (by its suffix)."""
+    return path.suffix.lower() in PICTURE_SUFFIXES
 
 
 def read_samples(
@@ -103,9 +102,8 @@ def read_samples(
     if not isinstance(content, list) or not content:
         got = "an empty list" if content == [] else f"a JSON {type(content).__name__}"
         raise InputError([Problem(path, f"got {got}, expected a list of samples")])
-    reader = _Reader(
-        path, MediaPaths(path.parent, None if media_root is None else Path(media_root), media_prefix)
-    )
+    root = None if media_root is None else Path(media_root)
+    reader = _Reader(path, MediaPaths(path.parent, root, media_prefix))
     samples = [reader.read(index, item, missing_media) for index, item in enumerate(content)]
     if reader.problems:
         raise InputError(reader.problems)
@@ -117,12 +115,8 @@ def read_samples(
 def _report(path: Path, samples: list[Sample]) -> None:
     untagged = sum(any(not media.tagged for media in sample.media) for sample in samples)
     if untagged:
-        log.warning(
-            "%s: %d of %d samples have media without a tag: routed on, not spliced",
-            path,
-            untagged,
-            len(samples),
-        )
+        message = "%s: %d of %d samples have media without a tag: routed on, not spliced"
+        log.warning(message, path, untagged, len(samples))
     dropped = sum(bool(sample.dropped) for sample in samples)
     if dropped:
         log.warning("%s: %d of %d samples have tags without media: left out", path, dropped, len(samples))
@@ -136,7 +130,7 @@ class _Reader:
         self.media_paths = media_paths
         self.problems: list[Problem] = []
         self.seen: dict[str, int] = {}  # id -> index of the sample that has it
-        self.sounding: dict[Path, bool] = {}  # video file -> has sound, filled in the drop mode only
+        self.sounding: dict[Path, bool] = {}  # file -> has sound, filled in the drop mode only
 
     def read(self, index: int, item: Any, missing_media: MissingMedia) -> Sample | None:
         """The sample, or None where a problem was recorded."""
@@ -157,7 +151,7 @@ class _Reader:
             return None
         tags = tag_kinds(question)
         if item.get("voice") is None:
-            sounds = [paths for paths in media["video"] if not _is_picture(paths[0])]
+            sounds = [paths for paths in media["video"] if not is_picture(paths[0])]
             media["audio"] = sounds[: tags.count("audio")]
         dropped: list[int] = []  # numbers of the tags that are left out
         tagged: list[Media] = []
@@ -177,9 +171,8 @@ class _Reader:
         return Sample(sample_id, index, self.path, shown, answer, (*tagged, *untagged), item, kinds)
 
     def _check_id(self, given: Any, sample_id: str, index: int, fault: Callable[[str], None]) -> None:
-        if given is not None and (
-            isinstance(given, bool) or not isinstance(given, str | int) or sample_id == ""
-        ):
+        fits = given is None or (isinstance(given, str | int) and not isinstance(given, bool))
+        if not fits or not sample_id:
             fault(f"id: got {brief(given)}, expected a text, a number or nothing")
         elif sample_id in self.seen:
             fault(f"id {sample_id!r} is also that of index {self.seen[sample_id]}; make ids unique")
@@ -192,11 +185,7 @@ class _Reader:
         if value is None:
             return []
         texts = [value] if isinstance(value, str) else value
-        if (
-            not isinstance(texts, list)
-            or not texts
-            or not all(isinstance(text, str) and text for text in texts)
-        ):
+        if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t for t in texts):
             fault(f"{name}: got {brief(value)}, expected paths; leave {name} out where there is none")
             return []
         try:
@@ -206,18 +195,19 @@ class _Reader:
             return []
         if name != "video":
             return [(path,) for path in paths]
-        pictures = [_is_picture(path) for path in paths]
+        pictures = [is_picture(path) for path in paths]
         if any(pictures) and not all(pictures):
             fault(f"video: got frames and video files in one list, {brief(value)}; give one or the other")
         return [tuple(paths)] if all(pictures) else [(path,) for path in paths]
 
     def _sounds(self, path: Path) -> bool:
-        from data.media import has_sound
+        from data.decoding import MediaError, has_sound
 
-        if not is_video_file(path) or not path.exists():  # other faults are check_media's to report
-            return True
         if path not in self.sounding:
-            self.sounding[path] = has_sound(path)
+            try:
+                self.sounding[path] = has_sound(path)
+            except MediaError:
+                self.sounding[path] = True  # missing or unreadable: check_media reports it
         return self.sounding[path]
 
 
@@ -243,18 +233,14 @@ def _turns(conversations: Any, fault: Callable[[str], None]) -> tuple[str, str]:
             known = " ".join(TAG_KINDS)
             fault(f"{what}: unknown tag {unknown_tags(value)[0]} in {brief(value)}; known are {known}")
         elif what == "answer" and tag_kinds(value):
-            fault(
-                f"answer: got a media tag in {brief(value)}, expected a text; tags belong into the question"
-            )
+            fault(f"answer: got a media tag in {brief(value)}; tags belong into the question")
         texts.append(value)
     return texts[0], texts[1]
 
 
 def _tag_without_media(kind: str, tags: int, media: int, item: Mapping[str, Any]) -> str:
     name = next(name for name, field_kind in FIELDS.items() if field_kind == kind)
-    message = (
-        f"got {tags} <{kind}> in the question but {media} under {name!r}; add the path or remove the tag"
-    )
+    message = f"got {tags} <{kind}> in the question, {media} under {name!r}; add the path or remove the tag"
     if kind == "audio" and "audio" in item:
         message += "; the field for sound is 'voice', not 'audio'"
     return message
@@ -263,7 +249,3 @@ def _tag_without_media(kind: str, tags: int, media: int, item: Mapping[str, Any]
 def _kind(kind: str) -> MediaKind:
     assert kind in ("video", "image", "audio")
     return kind  # type: ignore[return-value]
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURE_SUFFIXES

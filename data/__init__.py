@@ -1,0 +1,1 @@
+"""Files to tensors: benchmarks, samples, media, prompts, the feature store and batches."""

@@ -1,0 +1,78 @@
+"""What is known about media files: content hashes, and which files were found to be decodable.
+
+An entry holds while path, size and modification time of the file stay the same. Entries are kept as JSON
+lines that are only ever appended, each line with one write and a line break on both sides: a line torn by a
+kill spoils itself alone and is skipped, and several processes can append at once. The file can be deleted at
+any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+
+class MediaIndex:
+    """Remembers facts about files across runs.
+
+    Args:
+        path: the JSON-lines file, None to remember within this object only.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._facts: dict[tuple[str, int, int], dict[str, Any]] = {}  # (path, size, mtime_ns) -> facts
+        if path is not None and path.is_file():
+            for line in path.read_bytes().split(b"\n"):
+                self._read_line(line)
+
+    def content_hash(self, path: Path) -> str:
+        """SHA-256 of the file's content in hexadecimal, read only if the file is new or changed."""
+        known = self._facts.get(self._key(path), {}).get("sha256")
+        if isinstance(known, str):
+            return known
+        key = self._key(path)  # before reading: a change during the reading makes the entry stale, not wrong
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        self._add(key, {"sha256": digest.hexdigest()})
+        return digest.hexdigest()
+
+    def is_checked(self, path: Path, decoder: str) -> bool:
+        """Whether this content was decoded by `decoder` ("sound", "picture", "frames") without fault."""
+        try:
+            return bool(self._facts.get(self._key(path), {}).get(decoder))
+        except OSError:
+            return False
+
+    def mark_checked(self, path: Path, decoder: str) -> None:
+        """Remember that the file as it is now was decoded without fault."""
+        self._add(self._key(path), {decoder: True})
+
+    @staticmethod
+    def _key(path: Path) -> tuple[str, int, int]:
+        stat = path.stat()
+        return os.path.abspath(path), stat.st_size, stat.st_mtime_ns
+
+    def _add(self, key: tuple[str, int, int], facts: dict[str, Any]) -> None:
+        with self._lock:
+            self._facts.setdefault(key, {}).update(facts)
+        if self.path is not None:
+            line = json.dumps({"path": key[0], "size": key[1], "mtime_ns": key[2], **facts})
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab", buffering=0) as file:
+                file.write(b"\n" + line.encode() + b"\n")
+
+    def _read_line(self, line: bytes) -> None:
+        try:
+            entry = json.loads(line)
+            key = (entry.pop("path"), entry.pop("size"), entry.pop("mtime_ns"))
+        except (ValueError, KeyError, AttributeError, TypeError):
+            return  # torn or empty
+        self._facts.setdefault(key, {}).update(entry)
