@@ -1,0 +1,153 @@
+"""Anchor files: `anchor_task_k.pt` and, beside it, `anchor_task_k.stats.safetensors`.
+
+The first is what the published code reads: modality -> mean, float32, nothing else. The second holds counts, sums and
+second-order sums, and in its metadata task, base, kinds of feature, projection and the checksum of the first.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from model.moe.anchors import Anchor, ModalityStats
+from model.moe.files import atomic_write, read_tensor_file
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+
+
+def stats_path(path: str | Path) -> Path:
+    """`anchor_task_k.pt` -> `anchor_task_k.stats.safetensors`."""
+    return Path(path).with_suffix(".stats.safetensors")
+
+
+def save_anchor(anchor: Anchor, path: str | Path) -> None:
+    """Write both files, each atomically, the statistics first.
+
+    Raises:
+        ValueError: the anchor has no statistics (a published one).
+        OSError: not writable, or the disk is full.
+    """
+    if not anchor.complete:
+        raise ValueError(
+            f"{path}: the anchor of task {anchor.task_id} has no statistics; build it from features"
+        )
+    means = {name: mean.float() for name, mean in anchor.means.items()}
+    tensors: dict[str, Tensor] = {}
+    for name, stats in anchor.stats.items():
+        tensors[f"{name}.sum"] = stats.sum.contiguous()
+        tensors[f"{name}.outer"] = stats.outer.contiguous()
+    about = {
+        "format": FORMAT,
+        "task_id": anchor.task_id,
+        "base_identity": anchor.base_identity,
+        "means_sha256": _checksum(means),
+        "modalities": {
+            name: {"count": s.count, "feature_kind": s.feature_kind, "projection_seed": s.projection_seed}
+            for name, s in anchor.stats.items()
+        },
+    }
+    # One metadata entry: the order of several is not fixed, and equal anchors shall be equal files.
+    content = save(tensors, {"anchor": json.dumps(about, sort_keys=True)})
+    with atomic_write(stats_path(path)) as file:
+        file.write(content)
+    with atomic_write(path) as file:
+        torch.save(means, file)
+
+
+def load_anchor(path: str | Path, task_id: int, base_identity: str | None = None) -> Anchor:
+    """Read an anchor; without its statistics file it is a published one, (W,) or (positions, W) per modality.
+
+    Args:
+        task_id: the task whose anchor this is meant to be.
+        base_identity: the backbone loaded; None leaves it unverified.
+
+    Raises:
+        ValueError: a file missing, damaged or carrying code; the files do not belong together; another task or base.
+    """
+    means = _read_means(path)
+    if not stats_path(path).is_file():
+        logger.warning(
+            "%s: no statistics beside it, base unverified; it routes with the raw metric only", path
+        )
+        return Anchor(task_id, None, {name: _position_mean(mean) for name, mean in means.items()})
+    about, tensors = _read_stats(stats_path(path))
+    if about["means_sha256"] != _checksum(means) or set(about["modalities"]) != set(means):
+        raise ValueError(
+            f"{path}: not the means that {stats_path(path).name} was saved with; make the anchor again"
+        )
+    if about["task_id"] != task_id:
+        raise ValueError(
+            f"{path}: anchor of task {about['task_id']}, expected task {task_id}; the file was renamed or copied"
+        )
+    if about["base_identity"] is None or base_identity is None:
+        logger.warning("%s: base unverified", path)
+    elif about["base_identity"] != base_identity:
+        raise ValueError(
+            f"{path}: made with base {about['base_identity'][:16]}, the backbone loaded is {base_identity[:16]}; "
+            "load the backbone it was made with, or make the anchors again"
+        )
+    stats = {}
+    for name, part in about["modalities"].items():
+        stats[name] = ModalityStats(
+            part["count"],
+            tensors[f"{name}.sum"],
+            tensors[f"{name}.outer"],
+            part["feature_kind"],
+            part["projection_seed"],
+        )
+    return Anchor.from_stats(task_id, about["base_identity"], stats)
+
+
+def _read_means(path: str | Path) -> dict[str, Tensor]:
+    content = read_tensor_file(path)
+    means: dict[str, Tensor] = {}
+    for name, mean in content.items():
+        if not isinstance(mean, Tensor) or mean.ndim not in (1, 2) or mean.numel() == 0:
+            got = tuple(mean.shape) if isinstance(mean, Tensor) else type(mean).__name__
+            raise ValueError(f"{path}: {name!r} is {got}, expected a tensor (width,) or (positions, width)")
+        if not torch.isfinite(mean).all():
+            raise ValueError(f"{path}: {name!r} has values that are not finite; make the anchor again")
+        means[name] = mean
+    if not means:
+        raise ValueError(f"{path}: holds no modality; make the anchor again")
+    return means
+
+
+def _position_mean(mean: Tensor) -> Tensor:
+    return mean.double() if mean.ndim == 1 else mean.double().mean(0)
+
+
+def _read_stats(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["anchor"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: truncated or no anchor statistics ({error}); make the anchor again"
+        ) from error
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{path}: anchor format {about.get('format')!r}, this version reads {FORMAT}")
+    expected = {f"{name}.{part}" for name in about["modalities"] for part in ("sum", "outer")}
+    if set(tensors) != expected:
+        raise ValueError(
+            f"{path}: holds {sorted(tensors)}, expected {sorted(expected)}; make the anchor again"
+        )
+    return about, tensors
+
+
+def _checksum(means: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(means):
+        digest.update(f"{name} {tuple(means[name].shape)} {means[name].dtype}".encode())
+        digest.update(means[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,185 @@
+"""Anchors: what a task's features look like, kept as counts, sums and second-order sums in float64.
+
+No sample is kept. Sums are added up sample by sample, so anchors of parts of a task can be merged.
+Legend: N samples, W feature width, K width of the scatter (W, or SCATTER_WIDTH for wide features).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+WIDE = 1024
+"""Features wider than this get their scatter in a projected space."""
+SCATTER_WIDTH = 256
+"""Width of that space."""
+PROJECTION_SEED = 20260
+"""Seed of the projection; stored with every anchor, so that another value in a later version does no harm."""
+
+
+@lru_cache(maxsize=4)
+def projection(width: int, seed: int) -> Tensor:
+    """Seeded orthonormal rows (SCATTER_WIDTH, width), float64.
+
+    Q of the QR decomposition of a Gaussian matrix, its signs fixed, so that it does not depend on the linear
+    algebra library; NumPy's `RandomState` stream is frozen.
+    """
+    gaussian = torch.from_numpy(np.random.RandomState(seed).standard_normal((width, SCATTER_WIDTH)))
+    q, r = torch.linalg.qr(gaussian)
+    return (q * r.diagonal().sign()).T.contiguous()
+
+
+@dataclass(frozen=True)
+class ModalityStats:
+    """Sums over the samples of one task that have the modality."""
+
+    count: int
+    """Number of samples N."""
+    sum: Tensor
+    """Sum of the features. (W,) float64"""
+    outer: Tensor
+    """Sum of x x^T, of the projected features if they are wide. (K, K) float64"""
+    feature_kind: str
+    """Where the feature comes from, such as `question`; kinds do not mix."""
+    projection_seed: int | None = None
+    """Seed of the projection W -> K; None where K is W."""
+
+    @property
+    def width(self) -> int:
+        """Feature width W."""
+        return len(self.sum)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean feature. (W,) float64"""
+        return self.sum / self.count
+
+    def narrow(self, x: Tensor) -> Tensor:
+        """Features in the space of the scatter. (..., W) -> (..., K) float64"""
+        if self.projection_seed is None:
+            return x.double()
+        return x.double() @ projection(self.width, self.projection_seed).T
+
+    @property
+    def scatter(self) -> Tensor:
+        """Sum of (x - mean)(x - mean)^T. (K, K) float64"""
+        mean = self.narrow(self.mean)
+        return self.outer - self.count * torch.outer(mean, mean)
+
+    @staticmethod
+    def from_rows(rows: Tensor, feature_kind: str) -> "ModalityStats":
+        """Statistics of N >= 1 samples. rows (N, W)
+
+        Raises:
+            ValueError: not two-dimensional, empty, or a value is not finite.
+        """
+        if rows.ndim != 2 or len(rows) == 0:
+            raise ValueError(f"features: got shape {tuple(rows.shape)}, expected (samples, width), not empty")
+        finite = torch.isfinite(rows).all(1)
+        if not finite.all():
+            raise ValueError(
+                f"features: row {int((~finite).nonzero()[0, 0])} has values that are not finite; encode it again"
+            )
+        rows = rows.detach().cpu().double()
+        seed = PROJECTION_SEED if rows.shape[1] > WIDE else None
+        narrow = rows if seed is None else rows @ projection(rows.shape[1], seed).T
+        return ModalityStats(len(rows), rows.sum(0), narrow.T @ narrow, feature_kind, seed)
+
+    def merged(self, other: "ModalityStats") -> "ModalityStats":
+        """Statistics of both parts together.
+
+        Raises:
+            ValueError: width, kind or projection differ.
+        """
+        mine = (self.width, self.feature_kind, self.projection_seed)
+        theirs = (other.width, other.feature_kind, other.projection_seed)
+        if mine != theirs:
+            raise ValueError(
+                f"statistics do not merge: width, kind and projection seed are {mine} and {theirs}"
+            )
+        return replace(
+            self, count=self.count + other.count, sum=self.sum + other.sum, outer=self.outer + other.outer
+        )
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """One task's anchor: a mean per modality and, unless it is a published file, the statistics behind it."""
+
+    task_id: int
+    """Task that the anchor stands for."""
+    base_identity: str | None
+    """Identity of the backbone that made the features; None if unknown."""
+    means: Mapping[str, Tensor]
+    """Modality -> mean feature. (W,) float64"""
+    stats: Mapping[str, ModalityStats] = field(default_factory=dict)
+    """Modality -> statistics; empty for a published file, which can only route with the raw metric."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every modality has statistics."""
+        return set(self.stats) == set(self.means)
+
+    @staticmethod
+    def from_stats(task_id: int, base_identity: str | None, stats: Mapping[str, ModalityStats]) -> "Anchor":
+        """Anchor whose means follow from the statistics.
+
+        Raises:
+            ValueError: no modality, or a negative task id.
+        """
+        if task_id < 0 or not stats:
+            raise ValueError(
+                f"anchor of task {task_id} with modalities {sorted(stats)}: ids count from 0, one is needed"
+            )
+        stats = {name: stats[name] for name in sorted(stats)}
+        return Anchor(task_id, base_identity, {name: part.mean for name, part in stats.items()}, stats)
+
+    @staticmethod
+    def from_features(
+        task_id: int,
+        features: Mapping[str, Tensor],
+        *,
+        base_identity: str | None = None,
+        feature_kinds: Mapping[str, str] | None = None,
+    ) -> "Anchor":
+        """Anchor of a task from its features, modality -> (N, W), only the rows that have the modality.
+
+        Args:
+            feature_kinds: modality -> where the feature comes from (default: `tower`). A modality with no rows is
+                left out.
+
+        Raises:
+            ValueError: no modality has rows, or a value is not finite; named by modality.
+        """
+        kinds = feature_kinds or {}
+        stats = {}
+        for name, rows in features.items():
+            if len(rows) == 0:
+                continue
+            try:
+                stats[name] = ModalityStats.from_rows(rows, kinds.get(name, "tower"))
+            except ValueError as error:
+                raise ValueError(f"task {task_id}, modality {name!r}: {error}") from error
+        return Anchor.from_stats(task_id, base_identity, stats)
+
+    def merged(self, other: "Anchor") -> "Anchor":
+        """Anchor of two parts of one task, such as the parts that two processes read.
+
+        Raises:
+            ValueError: another task or base, or statistics missing or unequal in kind.
+        """
+        if (self.task_id, self.base_identity) != (other.task_id, other.base_identity):
+            raise ValueError(
+                f"anchors of tasks {self.task_id} and {other.task_id} or of unequal bases do not merge"
+            )
+        if not (self.complete and other.complete):
+            raise ValueError(
+                f"anchor of task {self.task_id}: a published anchor has no counts and cannot be merged"
+            )
+        stats = dict(self.stats)
+        for name, part in other.stats.items():
+            stats[name] = stats[name].merged(part) if name in stats else part
+        return Anchor.from_stats(self.task_id, self.base_identity, stats)

@@ -1,0 +1,173 @@
+"""The geometry of one modality, from the statistics of all tasks: whitening, weight and what counts as far.
+
+    S = within-task covariance pooled over tasks, T = total covariance, both shrunk: (1 - a) S + a tr(S)/K I
+    c = mean of the task means, W = S^(-1/2)
+
+Everything is float64, and computed row by row, so that a score does not depend on the batch it is in.
+Legend: B rows, E tasks with this modality, W width, K width of the scatter.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.moe.anchors import ModalityStats
+
+_FLAT = 1e-6
+"""Share of the total variance that the within-task variance is taken to have at least."""
+_ROUNDING = 1e-12
+"""Share of the mean square below which a variance is rounding."""
+
+
+@dataclass(frozen=True)
+class ModalityMetric:
+    """Whitened space of one modality."""
+
+    tasks: tuple[int, ...]
+    """Sorted ids of the tasks that have the modality."""
+    stats: ModalityStats
+    """Any task's statistics, for width and projection."""
+    center: Tensor
+    """c, the mean of the task means. (K,)"""
+    whitening: Tensor
+    """W. (K, K)"""
+    means: Tensor
+    """W (mu_t - c). (E, K)"""
+    weight: float
+    """How much the modality tells tasks apart beyond chance, >= 0."""
+    near: float
+    """Expected squared whitened distance of a new sample from its task's mean."""
+    near_variance: float
+    """Variance of that distance if features were Gaussian."""
+    total_mean: Tensor
+    """Mean over all samples. (K,)"""
+    total_whitening: Tensor
+    """T^(-1/2). (K, K)"""
+    log_volume: float
+    """(log det T - log det S) / 2."""
+
+    def whiten(self, x: Tensor) -> Tensor:
+        """W (x - c) row by row. (B, W) -> (B, K)"""
+        return rows_times(self.whitening, self._narrow(x) - self.center)
+
+    def log_ratio(self, x: Tensor, distances: Tensor) -> Tensor:
+        """log N(x; mu_t, S) - log N(x; m, T). x (B, W), distances (B, E) -> (B, E)"""
+        y = rows_times(self.total_whitening, self._narrow(x) - self.total_mean)
+        return 0.5 * (row_dots(y)[:, None] - distances) + self.log_volume
+
+    def _narrow(self, x: Tensor) -> Tensor:
+        if self.stats.projection_seed is None:
+            return x.double()
+        return torch.cat([self.stats.narrow(row[None]) for row in x.double()])
+
+
+def fit_metric(stats: Mapping[int, ModalityStats], shrinkage: float) -> ModalityMetric:
+    """Metric of one modality from its statistics, task id -> statistics, at least one.
+
+    weight = mean_t |W (mu_t - c)|^2 - its expectation if tasks did not differ, D (1 - 1/E) mean_t(1 / n_t), not below 0.
+    D, the expected squared distance of a new sample, is the trace of the true covariance times S^-1, estimated by
+    leaving one out: q / (1 - q (1 - a) / dof) with q = tr(S_raw S^-1). It is about K where samples are many, and much
+    more where they are fewer than dimensions and S looks too small.
+
+    Raises:
+        ValueError: widths, kinds or projections differ between tasks.
+    """
+    tasks = tuple(sorted(stats))
+    parts = [stats[task] for task in tasks]
+    _check_alike(tasks, parts)
+    means = torch.stack([part.narrow(part.mean) for part in parts])  # (E, K)
+    center = means.mean(0)
+    count = sum(part.count for part in parts)
+    dof = max(1, count - len(parts))
+    total_mean = (
+        sum((part.count * mean for part, mean in zip(parts, means, strict=True)), torch.zeros(())) / count
+    )
+    outer = torch.stack([part.outer for part in parts]).sum(0)
+    within = torch.stack([part.scatter for part in parts]).sum(0) / dof
+    total = (outer - count * torch.outer(total_mean, total_mean)) / max(1, count - 1)
+    square = float(outer.diagonal().mean()) / count
+    floor = max(_FLAT * float(total.diagonal().mean()), _ROUNDING * square) or 1.0
+
+    values, vectors, raw = _shrunk_spectrum(within, shrinkage, floor)
+    total_values, total_vectors, _ = _shrunk_spectrum(total, shrinkage, floor)
+    ratio = raw / values  # eigenvalues of S_raw S^-1
+    q, q2 = float(ratio.sum()), float((ratio**2).sum())
+    near = q / (1 - q * (1 - shrinkage) / dof)
+    whitening = _inverse_root(values, vectors)
+    whitened = (means - center) @ whitening
+    between = float((whitened**2).sum(1).mean())
+    by_chance = near * (1 - 1 / len(tasks)) * sum(1 / part.count for part in parts) / len(tasks)
+    return ModalityMetric(
+        tasks,
+        parts[0],
+        center,
+        whitening,
+        whitened,
+        max(0.0, between - by_chance),
+        near,
+        2 * q2 * (near / q) ** 2 if q > 0 else 0.0,
+        total_mean,
+        _inverse_root(total_values, total_vectors),
+        0.5 * float(total_values.log().sum() - values.log().sum()),
+    )
+
+
+def rows_times(matrix: Tensor, x: Tensor) -> Tensor:
+    """matrix @ row for every row, one product each: a batched product may round differently with the batch size.
+
+    matrix (K, W), x (B, W) -> (B, K)
+    """
+    if len(x) == 0:
+        return x.new_zeros(0, len(matrix))
+    return torch.stack([torch.mv(matrix, row.clone()) for row in x])
+
+
+def row_dots(x: Tensor) -> Tensor:
+    """Squared length of every row. (B, K) -> (B,)"""
+    return torch.stack([torch.dot(row, row) for row in x.clone()]) if len(x) else x.new_zeros(0)
+
+
+def cosines(y: Tensor, means: Tensor) -> Tensor:
+    """Cosine of every row with every mean, 0 where either is zero. y (B, K), means (E, K) -> (B, E)"""
+    lengths = row_dots(y).sqrt()[:, None] * row_dots(means).sqrt()
+    return torch.where(lengths > 0, rows_times(means, y) / lengths.clamp_min(torch.finfo(y.dtype).tiny), 0.0)
+
+
+def squared_distances(y: Tensor, means: Tensor) -> Tensor:
+    """Squared distance of every row from every mean. y (B, K), means (E, K) -> (B, E)"""
+    return (row_dots(y)[:, None] - 2 * rows_times(means, y) + row_dots(means)).clamp_min(0.0)
+
+
+def far_threshold(mean: Tensor, variance: Tensor, level: float) -> Tensor:
+    """Squared distance that a sample of the task exceeds with probability `level`.
+
+    A scaled chi-square variable with this mean and variance; quantile by Wilson and Hilferty (1931):
+    mean (1 - 2/(9 f) + z sqrt(2/(9 f)))^3 with f = 2 mean^2 / variance. Infinite where the variance is 0.
+    """
+    z = -torch.special.ndtri(torch.tensor(level, dtype=torch.float64))
+    part = variance / (9 * mean**2)  # 2 / (9 f)
+    return torch.where(variance > 0, mean * (1 - part + z * part.sqrt()) ** 3, torch.inf)
+
+
+def _check_alike(tasks: tuple[int, ...], parts: list[ModalityStats]) -> None:
+    for task, part in zip(tasks, parts, strict=True):
+        for name in ("width", "feature_kind", "projection_seed"):
+            got, expected = getattr(part, name), getattr(parts[0], name)
+            if got != expected:
+                raise ValueError(
+                    f"{name} of task {task} is {got!r}, of task {tasks[0]} {expected!r}; "
+                    "make all anchors with the same backbone and features"
+                )
+
+
+def _shrunk_spectrum(covariance: Tensor, shrinkage: float, floor: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Eigenvalues after shrinkage, eigenvectors, eigenvalues before."""
+    raw, vectors = torch.linalg.eigh(0.5 * (covariance + covariance.T))
+    raw = raw.clamp_min(0.0)
+    return (1 - shrinkage) * raw + shrinkage * max(float(raw.mean()), floor), vectors, raw
+
+
+def _inverse_root(values: Tensor, vectors: Tensor) -> Tensor:
+    return (vectors / values.sqrt()) @ vectors.T
