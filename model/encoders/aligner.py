@@ -1,4 +1,5 @@
-"""Audio aligner: the Q-Former of BLIP-2 (J. Li et al., arXiv 2301.12597) reads BEATs features with learned queries.
+"""Audio aligner: the Q-Former of BLIP-2 (J. Li et al., arXiv 2301.12597) reads BEATs features with learned
+queries.
 
 transformers' Blip2QFormerModel is used unchanged; its parameter names are those of the published checkpoints.
 
@@ -14,12 +15,16 @@ import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
+from model.encoders.projector import build_projector
+
 UNUSED_KEYS = {"vocab_size"}  # a size of the text half, which the audio aligner does not have
 
 
 @dataclass(frozen=True)
 class QFormerConfig:
-    """Sizes of the Q-Former; the defaults are the published ones. The number of heads cannot be read from weights."""
+    """Sizes of the Q-Former; the defaults are the published ones. The number of heads cannot be read from
+    weights.
+    """
 
     hidden_size: int = 768  # query width; equals the audio width in the published system
     num_hidden_layers: int = 12
@@ -58,25 +63,35 @@ class QFormer(nn.Module):
 
 
 class AudioAligner(nn.Module):
-    """Q learned queries attend to the N audio tokens of each chunk, then a linear map leads to the LLM's width.
+    """Q learned queries attend to the N audio tokens of each chunk, then a linear map leads to the LLM's
+    width.
 
     State keys as published: `query_tokens` (1, Q, hidden), `qformer.qformer.*`, `projector.{weight,bias}`.
     """
 
     def __init__(
-        self, config: QFormerConfig, query_tokens: int, llm_width: int, attn_implementation: str = "eager"
+        self,
+        config: QFormerConfig,
+        query_tokens: int,
+        llm_width: int,
+        projector_type: str = "linear",
+        attn_implementation: str = "eager",
     ) -> None:
         super().__init__()
         self.config = config
+        self.llm_width = llm_width
         self.query_tokens = nn.Parameter(torch.randn(1, query_tokens, config.hidden_size) * 0.02)
         self.qformer = QFormer(config, attn_implementation)
-        self.projector = nn.Linear(config.hidden_size, llm_width)
+        self.projector = build_projector(projector_type, config.hidden_size, llm_width)
 
     def forward(self, audio_CNW: Tensor) -> Tensor:
-        """(C, N, W) -> (C, Q, D). Every audio token is attended to, those at padding included (as published)."""
+        """(C, N, W) -> (C, Q, D). Every audio token is attended to, those at padding included (as
+        published).
+        """
         if audio_CNW.shape[-1] != self.config.encoder_hidden_size:
             raise ValueError(
-                f"audio features are {audio_CNW.shape[-1]} wide, the Q-Former expects {self.config.encoder_hidden_size}"
+                f"audio features are {audio_CNW.shape[-1]} wide, "
+                f"the Q-Former expects {self.config.encoder_hidden_size}"
             )
         queries_CQW = self.query_tokens.expand(audio_CNW.shape[0], -1, -1)
         return self.projector(self.qformer(queries_CQW, audio_CNW))

@@ -1,13 +1,14 @@
 """Waveforms to BEATs features: chunking, padding masks, Kaldi fbank, audio tower.
 
-Published behaviour: 16 kHz mono audio is cut in chunks of 30 s (at most 20); the last chunk is padded by repeating its
-last sample; the fbank (128 bins, 25 ms window, 10 ms shift, povey, no dither) is taken of the padded chunk times 2^15
-and normalised with the AudioSet mean and twice its deviation. The window is configurable.
+Published behaviour: 16 kHz mono audio is cut in chunks of 30 s (at most 20); the last chunk is padded by
+repeating its last sample; the fbank (128 bins, 25 ms window, 10 ms shift, povey, no dither) is taken of the
+padded chunk times 2^15 and normalised with the AudioSet mean and twice its deviation. The window is
+configurable.
 
 Letters: n samples of a clip, C chunks, S samples of a window, T fbank frames, N tokens, W width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,12 +27,18 @@ FRAME_SAMPLES, SHIFT_SAMPLES = 400, 160  # 25 ms and 10 ms
 class AudioChunks:
     """Input of the audio tower for one or several clips, chunk after chunk.
 
-    fbank (C, T, 128) float32; padding (C, T) bool, True at padding frames; counts: chunks of each clip, sum C.
+    fbank (C, T, 128) float32; padding (C, T) bool, True at padding frames; counts: chunks of each clip, sum
+    C.
     """
 
     fbank: Tensor
     padding: Tensor
     counts: tuple[int, ...]
+
+    def split(self, size: int) -> Iterator["AudioChunks"]:
+        """The same chunks, at most `size` at a time (their counts are 1 each)."""
+        for fbank, padding in zip(self.fbank.split(size), self.padding.split(size), strict=True):
+            yield AudioChunks(fbank, padding, (1,) * fbank.shape[0])
 
 
 def num_frames(samples: int) -> int:
@@ -40,7 +47,8 @@ def num_frames(samples: int) -> int:
 
 
 def split_waveform(waveform_n: Tensor, window: int, max_chunks: int) -> tuple[Tensor, Tensor]:
-    """Cut (n,) in chunks (C, window); the last is padded with its last sample. Returns chunks and padding (C, window).
+    """Cut (n,) in chunks (C, window); the last is padded with its last sample. Returns chunks and padding (C,
+    window).
 
     Raises: ValueError for an empty, multi-channel or non-finite waveform.
     """
@@ -84,7 +92,7 @@ class AudioTower(nn.Module):
         shortest = FRAME_SAMPLES + (patch - 1) * SHIFT_SAMPLES
         if self.window_samples < shortest:
             raise ValueError(
-                f"audio window of {window_seconds} s is shorter than one patch; at least {shortest / SAMPLE_RATE} s needed"
+                f"audio window of {window_seconds} s is shorter than one patch, {shortest / SAMPLE_RATE} s"
             )
 
     @property
@@ -96,7 +104,9 @@ class AudioTower(nn.Module):
         return self.beats.num_tokens(num_frames(self.window_samples), MEL_BINS)
 
     def prepare(self, waveforms: Sequence[Tensor]) -> AudioChunks:
-        """Fbanks and masks of clips (n_i,) float, 16 kHz mono in [-1, 1]; longer than max_chunks windows: cut off."""
+        """Fbanks and masks of clips (n_i,) float, 16 kHz mono in [-1, 1]; longer than max_chunks windows: cut
+        off.
+        """
         fbanks, paddings, counts = [], [], []
         for index, waveform in enumerate(waveforms):
             try:

@@ -1,9 +1,11 @@
-"""BEATs audio transformer (S. Chen et al., "BEATs: Audio Pre-Training with Acoustic Tokenizers", arXiv 2212.09058).
+"""BEATs audio transformer (S. Chen et al., "BEATs: Audio Pre-Training with Acoustic Tokenizers", arXiv
+2212.09058).
 
-An own implementation of the published architecture that reads Microsoft's checkpoints, `{"cfg": dict, "model":
-state_dict}`. Forward supports gradients, so that the same class is pre-trained at any size.
+An own implementation of the published architecture that reads Microsoft's checkpoints, `{"cfg": dict,
+"model": state_dict}`. Forward supports gradients, so that the same class is pre-trained at any size.
 
-Letters: B batch, T fbank frames, F mel bins, N tokens (T // patch * F // patch, time-major), W width, H heads, K kernel.
+Letters: B batch, T fbank frames, F mel bins, N tokens (T // patch * F // patch, time-major), W width, H
+heads, K kernel.
 """
 
 import dataclasses
@@ -17,12 +19,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.tensor_files import read_plain
+
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
 
 
 @dataclass(frozen=True)
 class BEATsConfig:
-    """Architecture of a BEATs model; names as in the `cfg` of Microsoft's files, defaults as in BEATs_iter3+."""
+    """Architecture of a BEATs model; names as in the `cfg` of Microsoft's files, defaults as in
+    BEATs_iter3+.
+    """
 
     encoder_layers: int = 12  # transformer layers
     encoder_embed_dim: int = 768  # W
@@ -45,8 +51,8 @@ class BEATsConfig:
     def __post_init__(self) -> None:
         if self.encoder_embed_dim % self.encoder_attention_heads:
             raise ValueError(
-                f"BEATs: encoder_embed_dim {self.encoder_embed_dim} is not a multiple of encoder_attention_heads "
-                f"{self.encoder_attention_heads}"
+                f"BEATs: encoder_embed_dim {self.encoder_embed_dim} is not a multiple of "
+                f"encoder_attention_heads {self.encoder_attention_heads}"
             )
         if self.encoder_embed_dim % self.conv_pos_groups:
             raise ValueError(
@@ -78,7 +84,9 @@ class BEATsConfig:
 
 
 class PositionalConv(nn.Module):
-    """Grouped convolution over the token axis, weight-normed per kernel position: `weight = g * v / ||v||`."""
+    """Grouped convolution over the token axis, weight-normed per kernel position: `weight = g * v /
+    ||v||`.
+    """
 
     def __init__(self, width: int, kernel: int, groups: int) -> None:
         super().__init__()
@@ -101,8 +109,9 @@ class PositionalConv(nn.Module):
 def relative_buckets(
     length: int, num_buckets: int, max_distance: int, device: torch.device | None = None
 ) -> Tensor:
-    """Bucket of `key - query` for every pair, T5 style (arXiv 1910.10683): half of the buckets per direction; of these
-    half are exact, the others grow logarithmically up to `max_distance`. Returns (length, length) int64.
+    """Bucket of `key - query` for every pair, T5 style (arXiv 1910.10683): half of the buckets per direction;
+    of these half are exact, the others grow logarithmically up to `max_distance`. Returns (length, length)
+    int64.
     """
     position = torch.arange(length, device=device)
     offset = position[None, :] - position[:, None]  # (query, key)
@@ -115,8 +124,9 @@ def relative_buckets(
 
 
 class GatedAttention(nn.Module):
-    """Self-attention with a relative position bias that each query scales (Gated Relative Position Bias, WavLM,
-    arXiv 2110.13900): `softmax(q k / sqrt(d) + g(q) * bias)`, `g = a (b * grep_a - 1) + 2`, `a, b = sigmoid(...)` of q.
+    """Self-attention with a relative position bias that each query scales (Gated Relative Position Bias,
+    WavLM, arXiv 2110.13900): `softmax(q k / sqrt(d) + g(q) * bias)`, `g = a (b * grep_a - 1) + 2`, `a, b =
+    sigmoid(...)` of q.
     """
 
     def __init__(self, config: BEATsConfig, position_bias: nn.Embedding | None) -> None:
@@ -158,7 +168,9 @@ class GatedAttention(nn.Module):
 
 
 class BEATsLayer(nn.Module):
-    """Transformer layer; post-norm: `x = norm(alpha x + f(x))` with DeepNet's alpha (arXiv 2203.00555), or pre-norm."""
+    """Transformer layer; post-norm: `x = norm(alpha x + f(x))` with DeepNet's alpha (arXiv 2203.00555), or
+    pre-norm.
+    """
 
     def __init__(self, config: BEATsConfig, position_bias: nn.Embedding | None) -> None:
         super().__init__()
@@ -234,7 +246,9 @@ class BEATs(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise for training: Xavier with DeepNet's gain `(8 * layers) ** -0.25` on values, outputs and MLPs."""
+        """Initialise for training: Xavier with DeepNet's gain `(8 * layers) ** -0.25` on values, outputs and
+        MLPs.
+        """
         gain = (8.0 * self.config.encoder_layers) ** -0.25 if self.config.deep_norm else 1.0
         for layer in self.encoder.layers:
             attn = layer.self_attn
@@ -260,8 +274,9 @@ class BEATs(nn.Module):
 
         Args:
             fbank_BTF: (B, T, F) float.
-            padding_BT: (B, T) bool, True at padding frames. Masked tokens are zeroed before the positional convolution
-                and masked as attention keys; their outputs are kept. None, or no True in it: nothing is masked.
+            padding_BT: (B, T) bool, True at padding frames. Masked tokens are zeroed before the positional
+                convolution and masked as attention keys; their outputs are kept. None, or no True in it:
+                nothing is masked.
 
         Returns: (B, N, W), time-major: token = time patch * (F / patch) + frequency patch.
         """
@@ -276,8 +291,9 @@ class BEATs(nn.Module):
 
 
 def group_mask(mask: Tensor, groups: int) -> Tensor:
-    """Coarsen a padding mask (..., n) to (..., groups): the last `n % groups` entries are dropped, the others cut in
-    equal runs; a group is masked where its whole run is. (The published reduction, samples to frames to tokens.)
+    """Coarsen a padding mask (..., n) to (..., groups): the last `n % groups` entries are dropped, the others
+    cut in equal runs; a group is masked where its whole run is. (The published reduction, samples to frames
+    to tokens.)
     """
     n = mask.shape[-1]
     if groups < 1 or n < groups:
@@ -286,17 +302,13 @@ def group_mask(mask: Tensor, groups: int) -> Tensor:
 
 
 def load_beats(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> BEATs:
-    """Read Microsoft's `{"cfg", "model"}` file (tensors and plain values only) into a frozen model in eval mode.
+    """Read Microsoft's `{"cfg", "model"}` file (tensors and plain values only) into a frozen model in eval
+    mode.
 
-    Raises: ValueError if the file cannot be read safely, has another layout, or its tensors do not fit its `cfg`.
+    Raises: ValueError if the file cannot be read safely, has another layout, or its tensors do not fit its
+    `cfg`.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected a BEATs checkpoint")
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and runtime errors alike mean: not a plain checkpoint
-        raise ValueError(f"{path}: cannot be read as a plain tensor file ({error})") from error
+    stored = read_plain(path)
     if not isinstance(stored, dict) or not {"cfg", "model"} <= set(stored):
         keys = sorted(stored) if isinstance(stored, dict) else type(stored).__name__
         raise ValueError(

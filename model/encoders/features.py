@@ -1,0 +1,118 @@
+"""From preprocessed media to what the rest needs: media tokens for the LLM and one routing vector for the
+anchors.
+
+All of it is frozen and runs in float32, whatever the LLM's dtype, so that routing does not depend on it.
+
+Letters: F frames, P patches, C audio chunks, N audio tokens, Q query tokens, W tower width, D LLM width, T
+media tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from model.encoders.aligner import AudioAligner
+from model.encoders.audio import AudioTower
+from model.encoders.vision import VisionTower
+from model.tensor_files import digest_tensors
+
+FRAMES_AT_ONCE = 64  # bounds the memory of one tower call
+CHUNKS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class MediaFeatures:
+    """One clip as the LLM and the router see it.
+
+    tokens (T, D) float32: projected media tokens; T = P for frames, C * Q for audio.
+    routing (W,) float32: mean of the tower's output over positions (and frames or chunks), before the
+    projector.
+    """
+
+    tokens: Tensor
+    routing: Tensor
+
+
+class MediaEncoder(nn.Module):
+    """Vision tower with projector and audio tower with aligner, frozen and in eval mode."""
+
+    def __init__(
+        self, vision: VisionTower, projector: nn.Module, audio: AudioTower, aligner: AudioAligner
+    ) -> None:
+        super().__init__()
+        self.vision, self.projector = vision, projector
+        self.audio, self.aligner = audio, aligner
+        self.requires_grad_(False).eval()
+
+    @property
+    def llm_width(self) -> int:
+        """D"""
+        return self.aligner.llm_width
+
+    @property
+    def vision_fingerprint(self) -> str:
+        """SHA-256 that changes with vision weights, projector weights, selected layer or preprocessing."""
+        return self._digest(
+            "vision", self.vision, self.projector, f"{self.vision.select_layer} {self.vision.spec}"
+        )
+
+    @property
+    def audio_fingerprint(self) -> str:
+        """SHA-256 that changes with audio weights, aligner weights, their sizes or the window."""
+        settings = (
+            self.audio.window_samples,
+            self.audio.max_chunks,
+            self.audio.beats.config,
+            self.aligner.config,
+        )
+        return self._digest("audio", self.audio, self.aligner, str(settings))
+
+    @staticmethod
+    def _digest(kind: str, tower: nn.Module, projector: nn.Module, note: str) -> str:
+        named = {f"tower.{name}": tensor for name, tensor in tower.state_dict().items()}
+        named |= {f"projector.{name}": tensor for name, tensor in projector.state_dict().items()}
+        return digest_tensors(named, f"{kind} {note}")
+
+    def preprocess_frames(self, images: Sequence[Image.Image]) -> Tensor:
+        """PIL images of one clip to (F, 3, H, W) float32."""
+        return self.vision.preprocess(images)
+
+    @torch.no_grad()
+    def encode_frames(self, clips: Sequence[Tensor]) -> list[MediaFeatures]:
+        """Encode clips of frames (F_i, 3, H, W); an image is a clip of one frame.
+
+        Frames are projected, then averaged over time: tokens (P, D).
+        """
+        for index, clip in enumerate(clips):
+            if clip.ndim != 4 or clip.shape[0] == 0 or tuple(clip.shape[1:]) != (3, *self.vision.image_size):
+                raise ValueError(
+                    f"clip {index}: expected frames (F, 3, {', '.join(map(str, self.vision.image_size))}), "
+                    f"got {tuple(clip.shape)}"
+                )
+        if not clips:
+            return []
+        frames = torch.cat(list(clips)).split(FRAMES_AT_ONCE)
+        patches = torch.cat([self.vision(part) for part in frames])  # (sum F, P, W)
+        counts = [clip.shape[0] for clip in clips]
+        return [
+            MediaFeatures(self.projector(clip_FPW).mean(0), clip_FPW.mean((0, 1)))
+            for clip_FPW in patches.split(counts)
+        ]
+
+    @torch.no_grad()
+    def encode_audio(self, waveforms: Sequence[Tensor]) -> list[MediaFeatures]:
+        """Encode waveforms (n_i,) float32, 16 kHz mono: tokens (C * Q, D), chunk after chunk."""
+        if not waveforms:
+            return []
+        chunks = self.audio.prepare(waveforms)
+        outputs = torch.cat([self.audio(part) for part in chunks.split(CHUNKS_AT_ONCE)])  # (sum C, N, W)
+        tokens = self.aligner(outputs)  # (sum C, Q, D)
+        return [
+            MediaFeatures(clip_CQD.flatten(0, 1), clip_CNW.mean((0, 1)))
+            for clip_CQD, clip_CNW in zip(
+                tokens.split(chunks.counts), outputs.split(chunks.counts), strict=True
+            )
+        ]

@@ -1,0 +1,184 @@
+"""Frozen vision towers: transformers' CLIPVisionModel (A. Radford et al., arXiv 2103.00020) and open_clip
+models.
+
+Features are patch tokens of one of the last layers, by default the last but one (LLaVA, arXiv 2304.08485),
+without the class token; layers above it are dropped at loading.
+
+Letters: N images, P patches, W width, H height.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from model.encoders.images import ImageSpec, pixels
+from model.tensor_files import read_json
+
+logger = logging.getLogger(__name__)
+OPEN_CLIP = "open_clip:"
+TEXT_HALF = (
+    "text_model.",
+    "text_projection.",
+    "visual_projection.",
+    "logit_scale",
+    "vision_model.embeddings.position_ids",
+)
+
+
+class VisionTower(nn.Module):
+    """Patch features of a frozen image model.
+
+    Attributes: width (W), patches (P), image_size (H, W of the pixels), spec (preprocessing), select_layer.
+    """
+
+    def __init__(
+        self, model: nn.Module, spec: ImageSpec, select_layer: int, open_clip_layer: int | None = None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.spec = spec
+        self.select_layer = select_layer
+        self.open_clip_layer = (
+            open_clip_layer  # index of the block whose output is taken, None for transformers
+        )
+        self.image_size = (spec.height, spec.width)
+        with torch.no_grad():  # (1, P, W) shows the sizes, whatever the model
+            self.patches, self.width = self(torch.zeros(1, 3, *self.image_size)).shape[1:]
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        select_layer: int = -2,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ) -> "VisionTower":
+        """Load from a Hugging Face CLIP folder or, with the prefix `open_clip:`, from open_clip.
+
+        `open_clip:NAME:WEIGHTS` takes open_clip's model NAME with WEIGHTS, a local file or the tag of
+        published ones;
+        `open_clip:local-dir:FOLDER` and `open_clip:hf-hub:REPO` name both at once.
+
+        Raises: ValueError if something is missing, cannot be read, does not fit, or select_layer is not in
+        the model.
+        """
+        if select_layer >= 0:
+            raise ValueError(
+                f"select_layer counts from the end (-1 last, -2 last but one), got {select_layer}"
+            )
+        if str(path).startswith(OPEN_CLIP):
+            tower = _load_open_clip(str(path)[len(OPEN_CLIP) :], select_layer)
+        else:
+            tower = _load_transformers(Path(path), select_layer)
+        return tower.to(device, dtype).requires_grad_(False).eval()
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
+        """(N, 3, H, W) float32 from PIL images of any size and mode."""
+        return pixels(images, self.spec)
+
+    def forward(self, pixels_N3HW: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, P, W)."""
+        x = pixels_N3HW.to(next(self.model.parameters()))
+        if self.open_clip_layer is None:
+            return self.model(x).last_hidden_state[:, 1:]  # without the class token
+        found: dict[str, Any] = self.model.forward_intermediates(
+            x, indices=[self.open_clip_layer], stop_early=True, intermediates_only=True, output_fmt="NLC"
+        )
+        return found["image_intermediates"][0]
+
+
+def _load_transformers(folder: Path, select_layer: int) -> VisionTower:
+    from transformers import CLIPVisionModel
+
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind not in ("clip", "clip_vision_model"):
+        raise ValueError(
+            f"{folder / 'config.json'}: model_type {kind!r} is no CLIP model (clip, clip_vision_model)"
+        )
+    spec = ImageSpec.from_hf(read_json(folder / "preprocessor_config.json"))
+    try:
+        with quiet_loading():
+            model, info = CLIPVisionModel.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
+    except Exception as error:  # the kinds vary with the container; the folder is what the user needs to know
+        raise ValueError(f"{folder}: CLIP weights cannot be loaded: {error}") from error
+    unexpected = [key for key in info["unexpected_keys"] if not key.startswith(TEXT_HALF)]
+    if info["missing_keys"] or info["mismatched_keys"] or unexpected:
+        raise ValueError(
+            f"{folder}: weights do not fit the configuration; missing {sorted(info['missing_keys'])[:5]}, "
+            f"unexpected {sorted(unexpected)[:5]}, of other shape {sorted(info['mismatched_keys'])[:5]}"
+        )
+    encoder = getattr(model, "vision_model", model).encoder
+    _check_layer(select_layer, len(encoder.layers), str(folder))
+    encoder.layers = encoder.layers[: len(encoder.layers) + select_layer + 1]
+    expected = model.config.image_size
+    if (spec.height, spec.width) != (expected, expected):
+        raise ValueError(
+            f"{folder}: preprocessor_config.json makes {spec.height}x{spec.width} pixels, "
+            f"the model wants {expected}"
+        )
+    return VisionTower(model, spec, select_layer)
+
+
+def _load_open_clip(name: str, select_layer: int) -> VisionTower:
+    import open_clip
+
+    weights = None
+    if not name.startswith(("local-dir:", "hf-hub:")):
+        name, _, weights = name.partition(":")
+        if not weights:
+            tags = open_clip.list_pretrained_tags_by_model(name)
+            raise ValueError(f"open_clip:{name}: name weights too, open_clip:{name}:FILE or a tag of {tags}")
+    try:
+        clip = open_clip.create_model(name, pretrained=weights, require_pretrained=True, weights_only=True)
+    except Exception as error:
+        raise ValueError(f"open_clip:{name}: cannot be loaded from {weights or name}: {error}") from error
+    config = open_clip.get_model_preprocess_cfg(clip)
+    size = config["size"] if not isinstance(config["size"], int) else (config["size"],) * 2
+    resample = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[
+        config["interpolation"]
+    ]
+    if config.get("resize_mode", "shortest") not in ("shortest", "squash"):
+        raise ValueError(f"open_clip:{name}: resize mode {config['resize_mode']!r} is not supported")
+    edge = None if config.get("resize_mode") == "squash" else min(size)
+    spec = ImageSpec(size[0], size[1], tuple(config["mean"]), tuple(config["std"]), edge, resample.value)
+    blocks = _open_clip_blocks(clip.visual)
+    _check_layer(select_layer, blocks, f"open_clip:{name}")
+    return VisionTower(clip.visual, spec, select_layer, open_clip_layer=blocks + select_layer)
+
+
+def _open_clip_blocks(visual: nn.Module) -> int:
+    if hasattr(visual, "transformer"):
+        return len(visual.transformer.resblocks)
+    trunk = getattr(visual, "trunk", None)
+    if trunk is not None and hasattr(trunk, "blocks"):
+        return len(trunk.blocks)
+    raise ValueError(f"open_clip: {type(visual).__name__} is no vision transformer")
+
+
+def _check_layer(select_layer: int, layers: int, source: str) -> None:
+    if layers + select_layer < 0:
+        raise ValueError(
+            f"{source}: select_layer {select_layer} asks for more than the {layers} layers there are"
+        )
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without transformers' progress bar over weights."""
+    from transformers.utils import logging as hf_logging
+
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()

@@ -1,0 +1,142 @@
+"""The causal LM with experts: loss, logits, greedy answers and text features of spliced prompts.
+
+Works with any causal LM of transformers that has a decoder (`base_model`) and an output embedding.
+
+Letters: B rows, L length after splicing, A answer positions, V vocabulary, D LLM width.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from model.language_model.splice import IGNORE, PromptBatch, splice
+from model.moe.experts import NO_EXPERT, ExpertBank
+
+
+@dataclass(frozen=True)
+class AnswerLoss:
+    """Token negative log-likelihood (nats) over answer positions: sum (scalar), count, per_sample (B,)
+    sums.
+    """
+
+    sum: Tensor
+    count: int
+    per_sample: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        return self.sum / self.count
+
+
+class AnchorLM(nn.Module):
+    """A frozen causal LM whose expert layers are steered per row.
+
+    Args:
+        llm: transformers causal LM; its linear layers may have been replaced by the bank.
+        bank: the experts; None for the bare backbone.
+    """
+
+    def __init__(self, llm: PreTrainedModel, bank: ExpertBank | None = None) -> None:
+        super().__init__()
+        self.llm = llm
+        self.bank = bank
+
+    def _use(self, expert_ids: Sequence[int], rows: int) -> AbstractContextManager[object]:
+        if len(expert_ids) != rows:
+            raise ValueError(f"{rows} prompts need as many expert ids, got {len(expert_ids)}")
+        if self.bank is not None:
+            return self.bank.use(expert_ids)
+        asked = sorted(set(expert_ids) - {NO_EXPERT})
+        if asked:
+            raise ValueError(f"experts {asked} asked for, but the model was built without an expert bank")
+        return nullcontext()
+
+    def _hidden(self, batch: PromptBatch, expert_ids: Sequence[int]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Last hidden states (B, L, D), mask (B, L) and labels (B, L) of a right-padded batch."""
+        spliced = splice(batch, self.llm.get_input_embeddings(), "right")
+        mask = None if bool(spliced.mask.all()) else spliced.mask
+        with self._use(expert_ids, len(batch)):
+            output = self.llm.base_model(inputs_embeds=spliced.embeds, attention_mask=mask, use_cache=False)
+        return output.last_hidden_state, spliced.mask, spliced.labels
+
+    def forward(self, batch: PromptBatch, expert_ids: Sequence[int]) -> AnswerLoss:
+        """Next-token loss where labels are not IGNORE; logits are made at these positions only.
+
+        Raises: ValueError if the batch has no labels, or a row has nothing to learn.
+        """
+        hidden_BLD, _, labels_BL = self._hidden(batch, expert_ids)
+        if labels_BL is None:
+            raise ValueError("a loss needs labels, but the batch has none")
+        targets = labels_BL[:, 1:]
+        rows, places = (targets != IGNORE).nonzero(as_tuple=True)  # (A,) each
+        empty = set(range(len(batch))) - set(rows.tolist())
+        if empty:
+            raise ValueError(f"prompts {sorted(empty)} have no answer position to learn")
+        logits_AV = self.llm.get_output_embeddings()(hidden_BLD[rows, places]).float()
+        nll_A = F.cross_entropy(logits_AV, targets[rows, places], reduction="none")
+        per_sample_B = nll_A.new_zeros(len(batch)).index_add(0, rows, nll_A)
+        return AnswerLoss(nll_A.sum(), nll_A.numel(), per_sample_B)
+
+    def logits(self, batch: PromptBatch, expert_ids: Sequence[int]) -> list[Tensor]:
+        """Float32 logits (L_b, V) of every position of every row, without padding."""
+        hidden_BLD, mask_BL, _ = self._hidden(batch, expert_ids)
+        head = self.llm.get_output_embeddings()
+        return [head(hidden[mask]).float() for hidden, mask in zip(hidden_BLD, mask_BL, strict=True)]
+
+    @torch.no_grad()
+    def generate(
+        self, batch: PromptBatch, expert_ids: Sequence[int], max_new_tokens: int, eos_id: int
+    ) -> list[list[int]]:
+        """Greedy answers as ids without `eos_id`, each as if its prompt stood alone (left padding, own
+        positions).
+
+        Ends when every row has produced `eos_id`, or after `max_new_tokens`.
+        """
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        embed, head = self.llm.get_input_embeddings(), self.llm.get_output_embeddings()
+        prompt = splice(batch, embed, "left")
+        rows, length = prompt.mask.shape
+        mask = torch.ones(rows, length + max_new_tokens, dtype=torch.bool, device=prompt.mask.device)
+        mask[:, :length] = prompt.mask
+        padded = not bool(prompt.mask.all())
+        inputs, positions = prompt.embeds, prompt.positions
+        cache = DynamicCache(config=self.llm.config)
+        answers = torch.full((rows, max_new_tokens), eos_id, device=mask.device)
+        ended = torch.zeros(rows, dtype=torch.bool, device=mask.device)
+        with self._use(expert_ids, rows):
+            for step in range(max_new_tokens):
+                output = self.llm.base_model(
+                    inputs_embeds=inputs,
+                    attention_mask=mask[:, : length + step] if padded else None,
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=True,
+                )
+                token = head(output.last_hidden_state[:, -1]).argmax(-1).masked_fill(ended, eos_id)
+                answers[:, step] = token
+                ended |= token == eos_id
+                if bool(ended.all()):
+                    break
+                inputs, positions = embed(token[:, None]), positions[:, -1:] + 1
+        return [row[: row.index(eos_id)] if eos_id in row else row for row in answers.tolist()]
+
+    @torch.no_grad()
+    def text_feature(self, ids: Sequence[Tensor]) -> Tensor:
+        """Mean input embedding (B, D) float32 of each row's ids in [0, V); sentinels are left out.
+
+        Raises: ValueError for a row without such ids.
+        """
+        embed = self.llm.get_input_embeddings()
+        features = []
+        for row, row_ids in enumerate(ids):
+            known = row_ids[(row_ids >= 0) & (row_ids < embed.num_embeddings)]
+            if known.numel() == 0:
+                raise ValueError(f"text {row}: has no token to average")
+            features.append(embed(known.to(embed.weight.device)).float().mean(0))
+        return torch.stack(features)

@@ -1,0 +1,229 @@
+"""Load the frozen backbone: LLM, tokenizer, vision and audio encoders. The only file that knows LLaMA and
+LLaVA names.
+
+Published layout (LLaVA, H. Liu et al., arXiv 2304.08485): a folder with `config.json` (`model_type` llava_*),
+weights of the LLM beside those of projector and audio aligner in shards, and a SentencePiece
+`tokenizer.model`; a CLIP folder; a BEATs file. The tiny backbone has the same layout, so a path is all that
+changes. Two optional keys of `config.json` say what published files leave to defaults: `audio_qformer`
+(sizes, see QFormerConfig) and `audio_window_seconds`.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer, PreTrainedModel
+
+from model.encoders.aligner import AudioAligner, QFormerConfig
+from model.encoders.audio import AudioTower
+from model.encoders.beats import load_beats
+from model.encoders.features import MediaEncoder
+from model.encoders.projector import build_projector
+from model.encoders.vision import VisionTower, quiet_loading
+from model.tensor_files import digest_tensors, read_json, read_weights
+
+logger = logging.getLogger(__name__)
+
+BASE, VISION, AUDIO = "AVQACL-MoE-base", "clip-vit-large-patch14-336", "BEATs_iter3_plus_AS2M.pt"
+TINY = "tiny"
+PROJECTOR, ALIGNER = "model.mm_projector.", "model.mm_audio_aligner."
+TOWERS = ("model.vision_tower.", "model.audio_tower.")  # copies of the towers; the towers' own files are used
+ROTARY = ".rotary_emb.inv_freq"  # stored rounded to fp16; recomputed
+ROPE_THETA = 10000.0  # the published system fixes it, whatever config.json says
+LLAMA_KEYS = (  # what a LLaVA config.json shares with LlamaConfig
+    "bos_token_id",
+    "eos_token_id",
+    "hidden_act",
+    "hidden_size",
+    "initializer_range",
+    "intermediate_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "pad_token_id",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "vocab_size",
+)
+
+
+@dataclass(frozen=True)
+class BackbonePaths:
+    """Where the three parts of a backbone are."""
+
+    base: Path  # LLM folder with projector and aligner
+    vision: Path | str  # CLIP folder, or `open_clip:...` (see VisionTower.load)
+    audio: Path  # BEATs file
+
+
+@dataclass
+class Backbone:
+    """A loaded, frozen backbone in eval mode."""
+
+    llm: PreTrainedModel  # causal LM, unchanged
+    tokenizer: Any  # its transformers tokenizer
+    encoder: MediaEncoder
+    identity: str  # SHA-256 of LLM, projector and aligner; experts and anchors carry it
+    config: dict[str, Any]  # config.json as stored
+    paths: BackbonePaths
+
+
+def find_checkpoints(root: str | Path) -> tuple[BackbonePaths, str]:
+    """The backbone under a checkpoint folder: "published" if its three paths exist, "tiny" if none does.
+
+    Raises: ValueError listing what is missing if only some of the published paths exist, or the tiny ones
+    lack too.
+    """
+    root = Path(root)
+    for folder, kind in ((root, "published"), (root / TINY, "tiny")):
+        paths = [folder / name for name in (BASE, VISION, AUDIO)]
+        missing = [str(path) for path in paths if not path.exists()]
+        if not missing:
+            return BackbonePaths(*paths), kind
+        if len(missing) < len(paths) or kind == "tiny":
+            found = [str(path) for path in paths if path.exists()]
+            raise ValueError(
+                f"{root}: checkpoints incomplete; missing {', '.join(missing)}; "
+                f"found {', '.join(found) or 'none'}. "
+                "Complete them, remove them to use the tiny backbone, or give each path explicitly."
+            )
+    raise AssertionError("unreachable")
+
+
+def load_backbone(
+    paths: BackbonePaths,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    qformer: Mapping[str, Any] | None = None,
+    attn_implementation: str | None = None,
+) -> Backbone:
+    """Load everything once, strictly: each stored tensor is used or named as ignorable, each needed one is
+    there.
+
+    Args:
+        dtype: of the LLM. The encoders stay in float32.
+        qformer: Q-Former sizes where config.json has no `audio_qformer`; without both the published sizes
+        hold. attn_implementation: `sdpa`, `eager` or `flash_attention_2` of the LLM; None leaves it to
+        transformers.
+
+    Raises: ValueError naming file or folder and what is missing, unexpected, unreadable or of the wrong size.
+    """
+    base = Path(paths.base)
+    config = read_json(base / "config.json")
+    if not str(config.get("model_type", "")).startswith("llava"):
+        raise ValueError(
+            f"{base / 'config.json'}: model_type is {config.get('model_type')!r}, "
+            "expected llava_* (a LLaMA with projector and audio aligner)"
+        )
+    llm_weights, projector_weights, aligner_weights, identity = _split(base, read_weights(base))
+    encoder = _load_encoder(paths, config, projector_weights, aligner_weights, qformer)
+    llm = _load_llm(base, config, llm_weights, dtype, attn_implementation)
+    return Backbone(llm.to(device), _load_tokenizer(base), encoder.to(device), identity, config, paths)
+
+
+def _split(
+    base: Path, weights: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], str]:
+    """LLM weights, projector and aligner weights without their prefixes, and the identity of all of them."""
+    copies = [name for name in weights if name.startswith(TOWERS)]
+    if copies:
+        logger.info(
+            "%s: %d tower tensors ignored, the towers are loaded from their own files", base, len(copies)
+        )
+    weights = {k: v for k, v in weights.items() if not k.startswith(TOWERS) and not k.endswith(ROTARY)}
+    identity = digest_tensors(weights)
+    parts = []
+    for prefix in (PROJECTOR, ALIGNER):
+        parts.append(
+            {k.removeprefix(prefix): weights.pop(k).float() for k in list(weights) if k.startswith(prefix)}
+        )
+        if not parts[-1]:
+            raise ValueError(
+                f"{base}: holds no tensor {prefix}*; a backbone needs a trained projector and audio aligner"
+            )
+    return weights, parts[0], parts[1], identity
+
+
+def _load_encoder(
+    paths: BackbonePaths,
+    config: Mapping[str, Any],
+    projector_weights: dict[str, Tensor],
+    aligner_weights: dict[str, Tensor],
+    qformer: Mapping[str, Any] | None,
+) -> MediaEncoder:
+    source = Path(paths.base) / "config.json"
+    missing = [k for k in ("hidden_size", "mm_projector_type", "query_tokens_size") if k not in config]
+    if missing:
+        raise ValueError(f"{source}: lacks {missing}")
+    vision = VisionTower.load(paths.vision, config.get("mm_vision_select_layer", -2))
+    audio = AudioTower(load_beats(paths.audio), config.get("audio_window_seconds", 30.0))
+    for key, path, tower in (
+        ("mm_hidden_size", paths.vision, vision),
+        ("mm_audio_hidden_size", paths.audio, audio),
+    ):
+        if config.get(key, tower.width) != tower.width:
+            raise ValueError(
+                f"{path}: features are {tower.width} wide, but {source} was made for {key} {config[key]}"
+            )
+    sizes = QFormerConfig.from_dict(config.get("audio_qformer", qformer or {}))
+    if sizes.encoder_hidden_size != audio.width:
+        raise ValueError(
+            f"{paths.audio}: features are {audio.width} wide, but the Q-Former of {source} reads "
+            f"{sizes.encoder_hidden_size}; set audio_qformer there (see QFormerConfig)"
+        )
+    with torch.device("meta"):
+        projector = build_projector(config["mm_projector_type"], vision.width, config["hidden_size"])
+    kind = config.get("audio_projector_type", "linear")
+    aligner = AudioAligner(sizes, config["query_tokens_size"], config["hidden_size"], kind)
+    _load_part(projector, projector_weights, f"{paths.base}: {PROJECTOR}*")
+    _load_part(aligner, aligner_weights, f"{paths.base}: {ALIGNER}*")
+    return MediaEncoder(vision, projector, audio, aligner)
+
+
+def _load_part(module: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    try:
+        module.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"{name}: weights do not fit the sizes in use: {error}") from error
+
+
+def _load_llm(
+    base: Path, config: Mapping[str, Any], weights: dict[str, Tensor], dtype: torch.dtype, attn: str | None
+) -> PreTrainedModel:
+    if config.get("rope_scaling") is not None:
+        raise ValueError(f"{base / 'config.json'}: rope_scaling {config['rope_scaling']} is not supported")
+    if config.get("rope_theta", ROPE_THETA) != ROPE_THETA:
+        logger.warning("%s: rope_theta %s ignored, %s holds", base, config["rope_theta"], ROPE_THETA)
+    sizes = {key: config[key] for key in LLAMA_KEYS if key in config}
+    llama = LlamaConfig(**sizes, rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA})
+    try:
+        with quiet_loading():
+            llm, info = LlamaForCausalLM.from_pretrained(
+                None,
+                config=llama,
+                state_dict=weights,
+                dtype=dtype,
+                attn_implementation=attn,
+                output_loading_info=True,
+            )
+    except (RuntimeError, ImportError) as error:
+        raise ValueError(f"{base}: the LLM cannot be loaded: {error}") from error
+    if any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")):
+        raise ValueError(
+            f"{base}: weights do not fit config.json; missing {sorted(info['missing_keys'])[:5]}, "
+            f"unexpected {sorted(info['unexpected_keys'])[:5]}, "
+            f"of other shape {sorted(info['mismatched_keys'])[:5]}"
+        )
+    return llm.requires_grad_(False).eval()
+
+
+def _load_tokenizer(base: Path) -> Any:
+    if not (base / "tokenizer.model").is_file():
+        raise ValueError(f"{base / 'tokenizer.model'}: no such file; expected a SentencePiece model")
+    return LlamaTokenizer.from_pretrained(base, local_files_only=True)

@@ -1,0 +1,126 @@
+"""Put media tokens into prompts at their sentinels and pad the rows of a batch (LLaVA, arXiv 2304.08485).
+
+Letters: B rows, L length after splicing, T tokens of one medium, D LLM width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+IMAGE_ID, AUDIO_ID, VIDEO_ID = -200, -300, -400  # stand in the prompt where media tokens go
+SENTINELS = {IMAGE_ID: "image", AUDIO_ID: "audio", VIDEO_ID: "video"}
+IGNORE = -100  # label of positions that are not learned
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Tokenised prompts with the tokens of their media.
+
+    input_ids: per row int64 ids with sentinels. media: per row the tokens (T, D) of each sentinel, in their
+    order. labels: per row int64 as long as input_ids, IGNORE where nothing is learned; None for prompts to be
+    answered.
+
+    Raises: ValueError where rows, sentinels, media and labels do not go together.
+    """
+
+    input_ids: Sequence[Tensor]
+    media: Sequence[Sequence[Tensor]]
+    labels: Sequence[Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        rows = len(self.input_ids)
+        if rows == 0 or len(self.media) != rows or (self.labels is not None and len(self.labels) != rows):
+            labels = "no" if self.labels is None else len(self.labels)
+            raise ValueError(
+                f"a batch of {rows} prompts needs as many media lists; got {len(self.media)}, {labels} labels"
+            )
+        for row, (ids, media) in enumerate(zip(self.input_ids, self.media, strict=True)):
+            tags = [SENTINELS.get(i, f"unknown id {i}") for i in ids.tolist() if i < 0]
+            if len(tags) != len(media) or any(tag.startswith("unknown") for tag in tags):
+                raise ValueError(
+                    f"prompt {row}: has media tags [{', '.join(tags)}], but {len(media)} media were given"
+                )
+            if self.labels is not None and self.labels[row].shape != ids.shape:
+                raise ValueError(
+                    f"prompt {row}: {self.labels[row].numel()} labels for {ids.numel()} ids; "
+                    "one label per id is needed"
+                )
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Length of each row after splicing."""
+        return [
+            ids.numel() + sum(m.shape[0] - 1 for m in media)
+            for ids, media in zip(self.input_ids, self.media, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Spliced:
+    """A padded batch: embeds (B, L, D), mask (B, L) bool (False = padding), positions (B, L), labels (B, L)
+    or None.
+    """
+
+    embeds: Tensor
+    mask: Tensor
+    positions: Tensor
+    labels: Tensor | None
+
+
+def splice(batch: PromptBatch, embedding: nn.Embedding, padding_side: Literal["left", "right"]) -> Spliced:
+    """Embed the ids, replace sentinels by media tokens, pad with zeros (right for the loss, left for
+    generation).
+
+    Positions count from 0 at the first real token, so that the padding side does not matter.
+
+    Raises: ValueError for media of another width than the embedding's.
+    """
+    device, dtype = embedding.weight.device, embedding.weight.dtype
+    counts = [ids.numel() for ids in batch.input_ids]
+    all_ids = torch.cat(list(batch.input_ids)).to(device)
+    text = embedding(all_ids.clamp(min=0)).split(counts)  # one look-up for all rows
+    rows, labels = [], []
+    for row, (ids, media) in enumerate(zip(batch.input_ids, batch.media, strict=True)):
+        places = (ids < 0).nonzero()[:, 0].tolist()
+        tokens = []
+        for medium in media:
+            if medium.ndim != 2 or medium.shape[1] != embedding.embedding_dim:
+                raise ValueError(
+                    f"prompt {row}: media tokens must be (T, {embedding.embedding_dim}), "
+                    f"got {tuple(medium.shape)}; they come from the encoder of another backbone"
+                )
+            tokens.append(medium.to(device, dtype))
+        rows.append(_weave(text[row], tokens, places))
+        if batch.labels is not None:
+            blanks = [torch.full((m.shape[0],), IGNORE) for m in media]
+            labels.append(_weave(batch.labels[row].cpu(), blanks, places))
+    lengths = torch.tensor([row.shape[0] for row in rows], device=device)[:, None]
+    embeds = pad_sequence(rows, batch_first=True, padding_side=padding_side)
+    place = torch.arange(embeds.shape[1], device=device)[None]
+    if padding_side == "left":
+        place = place - (embeds.shape[1] - lengths)
+    padded = None
+    if batch.labels is not None:
+        padded = pad_sequence(labels, batch_first=True, padding_value=IGNORE, padding_side=padding_side).to(
+            device
+        )
+    mask = (place >= 0) & (place < lengths)
+    return Spliced(embeds, mask, place.clamp(min=0).expand_as(mask), padded)
+
+
+def _weave(row: Tensor, inserts: Sequence[Tensor], places: Sequence[int]) -> Tensor:
+    """`row` with the entry at each place replaced by an insert."""
+    if not places:
+        return row
+    pieces, start = [], 0
+    for place, insert in zip(places, inserts, strict=True):
+        pieces += [row[start:place], insert]
+        start = place + 1
+    return torch.cat([*pieces, row[start:]])

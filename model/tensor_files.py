@@ -1,0 +1,134 @@
+"""Safe reading of weight files, and digests that tell one set of weights from another.
+
+Pickles are read with `weights_only=True`: a file that carries code raises instead of running it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+SAMPLED = 64  # entries of each tensor that enter a digest
+INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def read_plain(path: str | Path) -> Any:
+    """Content of one `torch.save` file, tensors and plain values only; tensors stay on disk until used
+    (mmap).
+
+    Raises: ValueError naming the file if it is missing, truncated, or carries anything but tensors and plain
+    values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(
+                error
+            ):  # files older than torch 1.6 are no zip archives and cannot be mapped
+                raise
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle, end of file, unsafe global: all mean that the file is no good
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{path}: not a readable file of tensors and plain values "
+            f"(truncated, damaged or carrying code): {reason}"
+        ) from error
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of one .safetensors or torch file; ValueError where it holds anything else."""
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file")
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"{path}: not a readable safetensors file (truncated or damaged): {error}"
+            ) from error
+    content = read_plain(path)
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(
+            f"{path}: expected a dict of tensors, got {type(content).__name__} holding other values"
+        )
+    return dict(content)
+
+
+def read_weights(folder: str | Path) -> dict[str, Tensor]:
+    """All tensors of a Hugging Face model folder: one file or indexed shards, safetensors before .bin.
+
+    Raises: ValueError listing what is missing: the folder, the weights, shards, or tensors named in the
+    index.
+    """
+    folder = Path(folder)
+    for index_name in INDEX_FILES:
+        if (folder / index_name).is_file():
+            return _read_shards(folder, folder / index_name)
+    for name in SINGLE_FILES:
+        if (folder / name).is_file():
+            return read_tensors(folder / name)
+    raise ValueError(f"{folder}: no weights found, expected one of {', '.join(INDEX_FILES + SINGLE_FILES)}")
+
+
+def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
+    placed = read_json(index).get("weight_map")
+    if not isinstance(placed, dict) or not placed:
+        raise ValueError(f"{index}: has no 'weight_map'")
+    names = sorted(set(placed.values()))
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent:
+        raise ValueError(
+            f"{folder}: {len(absent)} of {len(names)} weight files are missing: {', '.join(absent)}"
+        )
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        tensors.update(read_tensors(folder / name))
+    missing, extra = sorted(set(placed) - set(tensors)), sorted(set(tensors) - set(placed))
+    if missing or extra:
+        raise ValueError(
+            f"{index}: does not fit its files; missing {missing[:5]}, not in the index {extra[:5]}"
+        )
+    return tensors
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """A JSON object; ValueError naming the file where it is missing, malformed or something else."""
+    path = Path(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def digest_tensors(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]], note: str = "") -> str:
+    """SHA-256 (hex) over `note` and, sorted by name, each tensor's name, shape and 64 evenly spaced entries
+    as float32.
+
+    Cheap at any size (only the sampled entries are touched) and the same for any container or wider dtype.
+    """
+    named = dict(tensors)
+    digest = hashlib.sha256(note.encode())
+    for name in sorted(named):
+        flat = named[name].detach().reshape(-1)
+        count = min(SAMPLED, flat.numel())
+        places = torch.arange(count, device=flat.device) * (flat.numel() - 1) // max(count - 1, 1)
+        digest.update(f"\n{name} {tuple(named[name].shape)} ".encode())
+        digest.update(flat[places].to("cpu", torch.float32).numpy().tobytes())
+    return digest.hexdigest()
