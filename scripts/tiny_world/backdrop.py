@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from .noise import noise_field, smooth_step
+from .noise import noise_field, noise_line, smooth_step
 from .places import Place, Structure, Surface
 
-_Grid = tuple[np.ndarray, np.ndarray]
+# how far a structure of size 1 extends to either side, in picture heights
+_REACH = {
+    "buildings": 0.12, "pillars": 0.07, "windows": 0.15, "shelves": 0.15, "trunks": 0.1, "reeds": 0.09,
+    "rays": 0.6, "trees": 0.24, "rocks": 0.2, "lights": 0.08, "bubbles": 0.08,
+}  # fmt: skip
 
 
 def draw_place(place: Place, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """One view: (H, W, 3) float32 in [0, 1]. Palette, horizon, zoom, grain and structures vary from view to view."""
+    """One view: (H, W, 3) float32 in [0, 1].
+
+    Palette, horizon, zoom, grain, structures and light vary from view to view.
+    """
     zoom = float(rng.uniform(0.8, 1.4))
     aspect = width / height
     ys = (np.arange(height, dtype=np.float32) + 0.5) / height
@@ -26,11 +33,11 @@ def draw_place(place: Place, rng: np.random.Generator, height: int, width: int) 
         canvas = (
             _paint(place.bottom, rng, x * zoom, y * zoom) if place.bottom.grain in ("dots", "cells") else top
         )
-        return np.clip(_stand(place, rng, canvas, xs, ys, 0.9), 0, 1)
+        return _lit(rng, _stand(place, rng, canvas, xs, ys, 0.9))
     horizon = float(rng.uniform(*place.horizon))
     ridge = np.full(width, horizon, np.float32)
     if place.layout != "room":
-        ridge = ridge + np.float32(rng.uniform(0.0, 0.04)) * noise_field(rng, 1, width * 2, 1.3)[0, :width]
+        ridge = ridge + np.float32(rng.uniform(0.0, 0.04)) * noise_line(rng, width * 2, 1.3)[:width]
         ridge = ridge + np.float32(rng.normal(0, 0.05)) * (xs - 0.5 * aspect)
     below = smooth_step(y - ridge[None, :], 0.0, 2.0 / height)[..., None]
     depth = 0.25 / (np.maximum(y - horizon, 0.0) + 0.12)  # perspective: far ground is finer
@@ -42,7 +49,17 @@ def draw_place(place: Place, rng: np.random.Generator, height: int, width: int) 
     if place.layout == "room":
         canvas = _walls(rng, canvas, x - x[:1, :1], y)
     canvas = canvas + below * (ground - canvas)
-    return np.clip(_stand(place, rng, canvas, xs, ys, horizon), 0, 1)
+    return _lit(rng, _stand(place, rng, canvas, xs, ys, horizon))
+
+
+def _lit(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
+    """Uneven light: large soft shadows and a gradient across the picture."""
+    height, width, _ = canvas.shape
+    shadow = 0.08 * noise_field(rng, height, width, 1.8)
+    slope = rng.normal(0, 0.12, 2)
+    shadow += np.linspace(-slope[0], slope[0], height, dtype=np.float32)[:, None]
+    shadow += np.linspace(-slope[1], slope[1], width, dtype=np.float32)
+    return np.clip(canvas * (1 + shadow[..., None]), 0, 1)
 
 
 def _stand(
@@ -68,10 +85,9 @@ def _paint(surface: Surface, rng: np.random.Generator, x: np.ndarray, y: np.ndar
     """A surface over points given in picture heights: (H, W, 3)."""
     jitter = rng.normal(0, 0.04, 3).astype(np.float32)
     low, high = np.asarray(surface.low, np.float32) + jitter, np.asarray(surface.high, np.float32) + jitter
-    size = 128
+    size = 160
     field = noise_field(rng, size, size, surface.exponent, surface.stretch)
-    rows, columns = (y * 90).astype(np.int32) % size, (x * 90).astype(np.int32) % size
-    grain = field[rows, columns]
+    grain = field[(y * 130).astype(np.int32) % size, (x * 130).astype(np.int32) % size]
     mix = 0.5 + 0.22 * grain
     phase = float(rng.uniform(0, 6))
     sx, sy = x * np.float32(surface.scale * np.pi), y * np.float32(surface.scale * np.pi)
@@ -107,7 +123,7 @@ def _structure(
     ys: np.ndarray,
     horizon: float,
 ) -> np.ndarray:
-    """Draw `count` (give or take) copies of one structure over the canvas."""
+    """Draw `count` (give or take one) copies of one structure onto the canvas, in place."""
     x, y = np.meshgrid(xs, ys)
     jitter = rng.normal(0, 0.03, 3).astype(np.float32)
     colour, second = (
@@ -116,13 +132,18 @@ def _structure(
     )
     if item.shape == "mountains":
         return _mountains(item, rng, canvas, xs, y, horizon, colour, second)
-    height = len(ys)
-    grain = 0.12 * noise_field(rng, height, len(xs), 1.0)
+    height, width = y.shape
+    grain = 1 + 0.12 * noise_field(rng, height, width, 1.0)
+    reach = item.size * 1.35 * _REACH[item.shape]
     for _ in range(max(1, item.count + int(rng.integers(-1, 2)))):
         cx, size = float(rng.uniform(-0.05, 1.05)), item.size * float(rng.uniform(0.7, 1.35))
-        cover, mix = _shape(item.shape, rng, x - cx, y, horizon, size, height)
-        paint = (colour + (mix[..., None] * (second - colour))) * (1 + grain[..., None])
-        canvas = canvas + cover[..., None].astype(np.float32) * (paint - canvas)
+        left, right = (int(np.clip((cx + d) * height, 0, width)) for d in (-reach, reach))
+        if left >= right:
+            continue
+        window = slice(left, right)  # only the columns that the copy can touch
+        cover, mix = _shape(item.shape, rng, x[:, window] - cx, y[:, window], horizon, size, height)
+        paint = (colour + mix[..., None] * (second - colour)) * grain[:, window, None]
+        canvas[:, window] += cover[..., None].astype(np.float32) * (paint - canvas[:, window])
     return canvas
 
 
@@ -138,7 +159,7 @@ def _mountains(
 ) -> np.ndarray:
     """Ridges behind each other, the far ones paler."""
     for layer in range(2):
-        profile = np.abs(noise_field(rng, 1, 2 * len(xs), 1.4)[0, : len(xs)])
+        profile = np.abs(noise_line(rng, 2 * len(xs), 1.4)[: len(xs)])
         ridge = horizon - item.size * (0.05 + (0.16 - 0.06 * layer) * profile)
         cover = smooth_step(y - ridge[None, :], 0, 2.0 / len(y))[..., None]
         grain = noise_field(rng, *y.shape, 1.0, 0.7)[..., None]
@@ -192,8 +213,7 @@ def _shape(
         return 0.7 * np.exp(-(((radius - 0.85) / 0.2) ** 2)), smooth_step(cy - y, 0, rx)
     if shape == "lights":
         return np.exp(-(radius**2)), np.full_like(x, float(rng.random() < 0.5))
-    wobble = 0.25 * noise_field(rng, 32, 32, 1.1)
-    rough = wobble[(y * 60).astype(np.int32) % 32, (x * 60).astype(np.int32) % 32]
+    rough = 0.25 * noise_field(rng, *x.shape, 1.1)
     return smooth_step(1 + rough - radius, 0, 0.12), smooth_step(cy - y + 0.5 * rx * rough, 0, ry)
 
 

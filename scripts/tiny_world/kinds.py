@@ -11,10 +11,10 @@ from .voices import Voice, random_voice
 
 CATEGORIES = ("animal", "instrument", "vehicle", "object")
 _PLANS = {
-    "animal": ("quadruped", "bird", "fish", "insect", "chain", "creature"),
-    "instrument": ("lute", "pipe", "drum", "wheel"),
-    "vehicle": ("vehicle",),
-    "object": ("tool", "wheel", "gadget"),
+    "animal": ("quadruped", "bird", "fish", "insect", "chain", "creature", "cluster"),
+    "instrument": ("lute", "pipe", "drum", "wheel", "cluster"),
+    "vehicle": ("vehicle", "vehicle", "vehicle", "cluster"),
+    "object": ("tool", "wheel", "gadget", "cluster"),
 }
 _FAMILIES = {
     "animal": ("call", "chirp", "growl", "buzz", "rattle"),

@@ -9,6 +9,7 @@ import colorsys
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from .noise import noise_field, smooth_step
 from .plans import PLANS, Part
@@ -36,7 +37,7 @@ class Look:
 
 def random_colour(rng: np.random.Generator) -> Colour:
     """An RGB colour; half of them muted like fur, feathers and wood, half vivid."""
-    if rng.random() < 0.5:
+    if rng.random() < 0.6:
         hue, saturation, value = rng.uniform(0.02, 0.15), rng.uniform(0.05, 0.65), rng.uniform(0.08, 0.95)
     else:
         hue, saturation, value = rng.uniform(0, 1), rng.uniform(0.4, 1.0), rng.uniform(0.3, 1.0)
@@ -58,7 +59,7 @@ def random_look(rng: np.random.Generator, plan: str | None = None, colours: tupl
         texture_angle=float(rng.uniform(0, np.pi)),
         grain=float(rng.uniform(0.03, 0.3)),
         shading=float(rng.uniform(0.1, 0.6)),
-        lumps=float(rng.uniform(0.0, 0.12)),
+        lumps=float(rng.uniform(0.0, 0.07)),
         seed=int(rng.integers(2**31)),
     )
 
@@ -88,7 +89,8 @@ def draw_look(
 ) -> np.ndarray:
     """One view: (S, S, 4) float32 RGBA in [0, 1], not premultiplied, edges anti-aliased.
 
-    The view differs from others of the same look by pose (swinging parts), proportions, `angle` (radians) and `flip`.
+    The view differs from others of the same look by pose (swinging parts), proportions, `angle` (radians) and
+    `flip`.
     """
     grid = (np.arange(side, dtype=np.float32) + 0.5) * np.float32(2.4 / side) - np.float32(1.2)
     gx, gy = np.meshgrid(grid, grid)
@@ -97,43 +99,75 @@ def draw_look(
     x, y = (c * gx + s * gy) * wide, (c * gy - s * gx) * tall
     if flip:
         x = -x
-    own = np.random.default_rng(look.seed)
-    fields = np.stack([noise_field(own, 64, 64, e) for e in (1.6, 1.6, 0.8)])
-    rows = np.clip(((y + 1.3) * (63 / 2.6)).astype(np.int32), 0, 63)
-    columns = np.clip(((x + 1.3) * (63 / 2.6)).astype(np.int32), 0, 63)
-    fields = fields[:, rows, columns]  # the outline and pattern belong to the thing, not to the picture
+    fields = _own_fields(look, side, (c * wide, s * wide, c * tall, -s * tall), flip)
     x = x + np.float32(look.lumps) * fields[0]
     y = y + np.float32(look.lumps) * fields[1]
     pattern = look.texture_strength * _pattern(look, x, y, fields)
-    palette = np.asarray(look.colours, dtype=np.float32)
-    colour = np.zeros((side, side, 3), np.float32)
-    alpha = np.zeros((side, side), np.float32)
-    for part in look.parts:
+    light = 1.0 + np.float32(look.grain * 0.7) * fields[2]
+    weights = np.zeros((2, 4, side, side), np.float32)  # patterned or not, palette index
+    left = np.ones((side, side), np.float32)  # share not yet covered, from front to back
+    for part in reversed(look.parts):
         cover, relief = _cover(part, x, y, rng, side)
-        base = palette[part.colour]
-        light = (1.0 + look.shading * relief + look.grain * 0.5 * fields[2])[..., None]
-        paint = base + (
-            pattern[..., None] * (palette[1 if part.colour != 1 else 2] - base) if part.patterned else 0.0
+        cover *= left
+        left -= cover
+        weights[int(part.patterned), part.colour] += cover * (light + np.float32(look.shading) * relief)
+    base, other = np.asarray(look.colours, np.float32), np.asarray(look.colours, np.float32)[[1, 2, 1, 1]]
+    paints = np.concatenate([base, base, other])
+    mixed = np.concatenate([weights[0], weights[1] * (1 - pattern), weights[1] * pattern])
+    colour = np.tensordot(mixed, paints, axes=(0, 0))
+    alpha = 1.0 - left[..., None]
+    return np.concatenate([np.clip(colour / np.maximum(alpha, 1e-3), 0, 1), alpha], axis=-1)
+
+
+def _own_fields(look: Look, side: int, turn: tuple[float, float, float, float], flip: bool) -> np.ndarray:
+    """Noise that sticks to the thing, not to the picture: two smooth fields and a grainy one, (3, S, S).
+
+    `turn` holds the factors of x and y in the thing's coordinates, as in `draw_look`.
+    """
+    own = np.random.default_rng(look.seed)
+    size = 64
+    step = size / 2.6 * 2.4 / side  # field cells per pixel; the field spans [-1.3, 1.3]
+    cx, sx, cy, sy = (float(v) * step for v in turn)
+    mirror = -1.0 if flip else 1.0
+    half = side / 2
+    affine = (
+        mirror * cx, mirror * sx, size / 2 - mirror * (cx + sx) * half,
+        sy, cy, size / 2 - (sy + cy) * half,
+    )  # fmt: skip
+    fields = np.empty((3, side, side), np.float32)
+    for index, exponent in enumerate((2.2, 2.2, 0.9)):
+        image = Image.fromarray(noise_field(own, size, size, exponent))
+        fields[index] = image.transform(
+            (side, side), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR
         )
-        colour += cover[..., None] * (paint * light - colour)
-        alpha += cover * (1.0 - alpha)
-    return np.concatenate([np.clip(colour, 0, 1), alpha[..., None]], axis=-1)
+    return fields
 
 
 def _cover(
     part: Part, x: np.ndarray, y: np.ndarray, rng: np.random.Generator, side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage (S, S) in [0, 1] and relief (S, S) in about [-1, 1], lit from above, of one part."""
+    """Coverage (S, S) in [0, 1] and relief (S, S) in [-1, 1], lit from above, of one part.
+
+    The edge is anti-aliased by the distance to the outline, (1 - r) / |grad r|.
+    """
     turn = part.angle + part.swing * float(rng.uniform(-1, 1))
     c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     dx, dy = x - np.float32(part.x), y - np.float32(part.y)
-    u = ((c * dx + s * dy) / np.float32(part.rx)) ** 2
-    v = ((c * dy - s * dx) / np.float32(part.ry)) ** 2
-    power = part.power
-    while power > 2:
-        u, v, power = u * u, v * v, power // 2
-    radius = (u + v) ** np.float32(1.0 / part.power)
-    thin = min(part.rx, part.ry)
-    cover = np.clip((1.0 - radius) * np.float32(thin * side / 2.4) + 0.5, 0.0, 1.0)
-    relief = -dy / np.float32(max(part.rx, part.ry)) - 0.5 * np.minimum(radius, 1.0) ** 2 + 0.2
+    u = ((c * dx + s * dy) * np.float32(1 / part.rx)) ** 2
+    v = ((c * dy - s * dx) * np.float32(1 / part.ry)) ** 2
+    steep_u, steep_v, power = u, v, 2
+    while power < part.power:
+        u, v = u * u, v * v
+        steep_u, steep_v, power = steep_u * u, steep_v * v, power * 2
+    radius = u + v + np.float32(1e-9)  # radius^power so far
+    for _ in range(part.power.bit_length() - 1):
+        radius = np.sqrt(radius)
+    steepness = np.sqrt(
+        steep_u * np.float32(part.rx**-2) + steep_v * np.float32(part.ry**-2) + np.float32(1e-9)
+    )
+    steepness /= radius ** (part.power - 1)  # length of the gradient of radius
+    cover = np.clip((1.0 - radius) / (steepness + np.float32(1e-3)) * np.float32(side / 2.4) + 0.5, 0.0, 1.0)
+    relief = (
+        dy * np.float32(-1.0 / max(part.rx, part.ry)) - 0.5 * np.minimum(radius, 1.0) ** 2 + np.float32(0.2)
+    )
     return cover, np.clip(relief, -1, 1)

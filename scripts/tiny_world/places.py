@@ -5,11 +5,12 @@ Colours are RGB in [0, 1]; lengths are shares of the picture.
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass
 
 import numpy as np
 
-from .looks import Colour, random_colour
+from .looks import Colour
 
 GRAINS = ("plain", "noise", "clouds", "waves", "grass", "dots", "tiles", "planks", "cells")
 STRUCTURES = (
@@ -65,10 +66,32 @@ class Place:
     light: float  # mean exposure, 1 is neutral
 
 
+def _random_colour(rng: np.random.Generator) -> Colour:
+    """A colour of sky, leaves, earth, stone, sand, water, snow or night, or now and then any colour."""
+    hue, hue_spread, saturation, value = _PALETTE[int(rng.integers(len(_PALETTE)))]
+    if rng.random() < 0.25:
+        hue, hue_spread, saturation, value = 0.5, 0.5, (0.1, 0.85), (0.1, 0.95)
+    return colorsys.hsv_to_rgb(
+        float(hue + rng.uniform(-hue_spread, hue_spread)) % 1.0,
+        float(rng.uniform(*saturation)),
+        float(rng.uniform(*value)),
+    )
+
+
+# hue, its spread, range of saturation, range of value
+_PALETTE = (
+    (0.58, 0.05, (0.15, 0.75), (0.5, 1.0)), (0.28, 0.09, (0.25, 0.8), (0.15, 0.75)),
+    (0.08, 0.04, (0.25, 0.75), (0.1, 0.7)), (0.6, 0.4, (0.0, 0.12), (0.15, 0.95)),
+    (0.11, 0.03, (0.15, 0.6), (0.6, 0.95)), (0.54, 0.07, (0.4, 1.0), (0.15, 0.7)),
+    (0.6, 0.1, (0.0, 0.1), (0.85, 1.0)), (0.7, 0.15, (0.2, 0.7), (0.03, 0.2)),
+    (0.03, 0.06, (0.5, 0.95), (0.4, 0.95)),
+)  # fmt: skip
+
+
 def _random_surface(rng: np.random.Generator) -> Surface:
-    high = random_colour(rng)
+    high = _random_colour(rng)
     other = (
-        random_colour(rng) if rng.random() < 0.4 else tuple(c * float(rng.uniform(0.3, 0.9)) for c in high)
+        _random_colour(rng) if rng.random() < 0.4 else tuple(c * float(rng.uniform(0.3, 0.9)) for c in high)
     )
     return Surface(
         low=(other[0], other[1], other[2]),
@@ -86,8 +109,8 @@ def random_place(rng: np.random.Generator) -> Place:
     structures = tuple(
         Structure(
             str(rng.choice(STRUCTURES)),
-            random_colour(rng),
-            random_colour(rng),
+            _random_colour(rng),
+            _random_colour(rng),
             int(rng.integers(2, 10)),
             float(rng.uniform(0.4, 1.6)),
         )

@@ -1,6 +1,6 @@
 """Body plans: how a thing is put together from rounded parts.
 
-Coordinates: x to the right, y down, the thing fills about [-1, 1] in both. Parts are listed from back to front.
+Coordinates: x to the right, y down, the thing fills about [-1, 1] in both. Parts go from back to front.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def quadruped(rng: np.random.Generator) -> Parts:
     """Four legs, body, neck, head, ears or horns, tail."""
     length, depth, leg = _u(rng, 0.45, 0.66), _u(rng, 0.2, 0.38), _u(rng, 0.22, 0.5)
     thick, head, lift = _u(rng, 0.05, 0.11), _u(rng, 0.14, 0.26), _u(rng, -0.5, 0.05)
-    foot_y, front, legs = depth * 0.5 + leg * 0.5, length * 0.72, int(rng.integers(0, 2))
+    foot_y, front, legs = depth * 0.5 + leg * 0.5, length * 0.72, int(rng.random() < 0.3)
     hx, hy = length + head * 0.6, lift - 0.05
     parts = [
-        Part(x * front, foot_y, thick, leg * 0.75, 0.1 * s, 4, legs * 2, 0.25)
+        Part(x * front, foot_y, thick, leg * 0.75, 0.1 * s, 4, legs, 0.25)
         for x, s in ((-1.05, 1), (0.8, -1), (-0.8, -1), (1.05, 1))
     ]
     parts.insert(
@@ -150,9 +150,9 @@ def insect(rng: np.random.Generator) -> Parts:
 
 def chain(rng: np.random.Generator) -> Parts:
     """A row of beads along a wave: snakes, worms, links."""
-    count, wave, turns = int(rng.integers(6, 11)), _u(rng, 0.08, 0.4), _u(rng, 2.0, 6.0)
+    count, wave, turns = int(rng.integers(10, 17)), _u(rng, 0.05, 0.3), _u(rng, 2.0, 5.0)
     xs = np.linspace(-0.9, 0.9, count)
-    radius = np.linspace(_u(rng, 0.05, 0.14), _u(rng, 0.12, 0.22), count)
+    radius = np.linspace(_u(rng, 0.06, 0.12), _u(rng, 0.12, 0.2), count)
     return tuple(
         Part(float(x), float(wave * np.sin(turns * x)), float(r) * 1.3, float(r), 0.0, 2, i % 2, 0.2)
         for i, (x, r) in enumerate(zip(xs, radius, strict=True))
@@ -165,7 +165,7 @@ def creature(rng: np.random.Generator) -> Parts:
         Part(0, _u(rng, -0.1, 0.1), _u(rng, 0.3, 0.5), _u(rng, 0.3, 0.55), 0, int(rng.choice([2, 2, 4])))
     ]
     for _ in range(int(rng.integers(1, 4))):
-        x, y, rx, ry = _u(rng, 0.25, 0.7), _u(rng, -0.7, 0.7), _u(rng, 0.05, 0.3), _u(rng, 0.05, 0.3)
+        x, y, rx, ry = _u(rng, 0.15, 0.45), _u(rng, -0.45, 0.5), _u(rng, 0.08, 0.36), _u(rng, 0.05, 0.25)
         angle, colour, patterned = _u(rng, -1.2, 1.2), int(rng.integers(0, 3)), bool(rng.random() < 0.6)
         back = rng.random() < 0.5
         pair = [Part(s * x, y, rx, ry, s * angle, 2, colour, 0.25, patterned) for s in (-1, 1)]
@@ -279,9 +279,7 @@ def wheel(rng: np.random.Generator) -> Parts:
 def gadget(rng: np.random.Generator) -> Parts:
     """Boxes, dials and handles: household things."""
     wide, tall = _u(rng, 0.35, 0.75), _u(rng, 0.3, 0.65)
-    handle = Part(
-        _u(rng, -0.6, 0.6), -tall - 0.1, _u(rng, 0.1, 0.4), _u(rng, 0.06, 0.25), 0, 4, 1, 0.0, False
-    )
+    handle = Part(_u(rng, -0.3, 0.3), 0.1 - tall, _u(rng, 0.1, 0.4), _u(rng, 0.1, 0.3), 0, 4, 1, 0.0, False)
     parts = [handle, Part(0, 0.1, wide, tall, 0, int(rng.choice([2, 4, 8])))]
     for _ in range(int(rng.integers(1, 5))):
         size = _u(rng, 0.06, 0.22)
@@ -304,7 +302,22 @@ def gadget(rng: np.random.Generator) -> Parts:
     return (spout, *parts)
 
 
+def cluster(rng: np.random.Generator) -> Parts:
+    """Rounded lumps grown onto each other without a plan."""
+    parts = [Part(0, 0, _u(rng, 0.2, 0.5), _u(rng, 0.2, 0.5), _u(rng, 0, 3), int(rng.choice([2, 2, 4, 8])))]
+    for _ in range(int(rng.integers(2, 9))):
+        host = parts[int(rng.integers(len(parts)))]
+        way, reach = _u(rng, 0, 2 * np.pi), _u(rng, 0.7, 1.2)
+        x = float(np.clip(host.x + reach * host.rx * np.cos(way), -0.8, 0.8))
+        y = float(np.clip(host.y + reach * host.ry * np.sin(way), -0.8, 0.8))
+        size, long = _u(rng, 0.06, 0.28), _u(rng, 0.4, 1.0)
+        power, colour = int(rng.choice([2, 2, 4, 8])), int(rng.integers(0, 4))
+        parts.append(Part(x, y, size, size * long, _u(rng, 0, 3), power, colour, 0.2, colour < 2))
+    return tuple(parts)
+
+
 PLANS: dict[str, Callable[[np.random.Generator], Parts]] = {
-    "quadruped": quadruped, "bird": bird, "fish": fish, "insect": insect, "chain": chain, "creature": creature,
-    "lute": lute, "pipe": pipe, "drum": drum, "vehicle": vehicle, "tool": tool, "wheel": wheel, "gadget": gadget,
+    "quadruped": quadruped, "bird": bird, "fish": fish, "insect": insect, "chain": chain,
+    "creature": creature, "lute": lute, "pipe": pipe, "drum": drum, "vehicle": vehicle, "tool": tool,
+    "wheel": wheel, "gadget": gadget, "cluster": cluster,
 }  # fmt: skip

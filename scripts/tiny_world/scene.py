@@ -38,8 +38,11 @@ class Heard:
 
 @dataclass(frozen=True)
 class Scene:
-    """One clip. Clip types: A the sounding thing is seen; B so is a silent one; C only a silent thing is seen; D as B,
-    and a third thing sounds about as loud off screen."""
+    """One clip.
+
+    Clip types: A the sounding thing is seen; B so is a silent one; C only a silent thing is seen; D as B, and a
+    third thing sounds about as loud off screen.
+    """
 
     place: Place
     seen: tuple[Seen, ...]
@@ -82,7 +85,7 @@ def compose_scene(
     count: int = 1,
     noise_db: tuple[float, float] = (-36.0, -14.0),
 ) -> Scene:
-    """A scene in which `main` sounds; `partner` is the silent thing (B, C, D), `off_screen` the second sound (D).
+    """A scene in which `main` sounds; `partner` is silent (B, C, D), `off_screen` the second sound (D).
 
     Raises:
         ValueError: a clip type is unknown or lacks a thing that it needs.
@@ -112,7 +115,7 @@ def compose_scene(
         heard,
         clip_type,
         float(rng.uniform(*noise_db)),
-        float(np.exp(rng.normal(0, 0.15))),
+        float(np.exp(rng.normal(0, 0.12))),
         count,
     )
 
