@@ -32,7 +32,7 @@ class NoSoundError(MediaError):
 
 @contextmanager
 def _naming(path: Path, *errors: type[Exception]) -> Iterator[None]:
-    """Turn a decoder's errors into a MediaError that names the file."""
+    """Turn a decoder's errors (OSError and those given) into a MediaError that names the file."""
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "no such file"
         raise MediaError(f"{path}: {what}; check the path and the media root")
@@ -40,7 +40,9 @@ def _naming(path: Path, *errors: type[Exception]) -> Iterator[None]:
         yield
     except MediaError:
         raise
-    except (OSError, EOFError, *errors) as error:
+    except Exception as error:
+        if not isinstance(error, (OSError, EOFError, *errors)):
+            raise
         raise MediaError(f"{path}: cannot be decoded ({error}); is it complete and undamaged?") from error
 
 

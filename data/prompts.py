@@ -14,6 +14,7 @@ other tokenizer is used as it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,13 @@ import torch
 from torch import Tensor
 
 from data.tags import TAG_KINDS, split_tags
+from model.language_model.splice import AUDIO_ID, IGNORE, IMAGE_ID, VIDEO_ID
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
-IGNORE = -100
-SENTINELS = {"image": -200, "audio": -300, "video": -400}
+SENTINELS = {"image": IMAGE_ID, "audio": AUDIO_ID, "video": VIDEO_ID}
 SPACE = "\u2581"  # how SentencePiece writes a space
 
 
@@ -50,9 +51,9 @@ class PromptTokenizer:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        self.bos_id: int | None = tokenizer.bos_token_id
-        self.eos_id: int = tokenizer.eos_token_id
-        self.eos: str = tokenizer.eos_token
+        self.bos_token_id: int | None = tokenizer.bos_token_id
+        self.eos_token_id: int = tokenizer.eos_token_id
+        self.eos_token: str = tokenizer.eos_token
         self._base = tokenizer
         self._pieces: Any = None
         file = getattr(tokenizer, "vocab_file", None)
@@ -99,9 +100,9 @@ class PromptTokenizer:
             rest = rest[at + len(token) :]
         return [*pieces, rest]
 
-    def decode(self, ids: list[int]) -> str:
-        """Text of generated ids without special tokens, stripped."""
-        return str(self._base.decode(ids, skip_special_tokens=True)).strip()
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """Text of generated ids."""
+        return str(self._base.decode(ids, skip_special_tokens=skip_special_tokens))
 
 
 def build_prompt(tokenizer: Any, question: str, answer: str | None = None) -> Prompt:
@@ -117,7 +118,7 @@ def build_prompt(tokenizer: Any, question: str, answer: str | None = None) -> Pr
     ids = _ids(tokenizer, opened)
     if answer is None:
         return Prompt(torch.tensor(ids), None)
-    closed = _ids(tokenizer, f"{opened} {answer}{tokenizer.eos}")
+    closed = _ids(tokenizer, f"{opened} {answer}{tokenizer.eos_token}")
     same = 0  # a tokenizer may join the end of the prompt with the start of the answer
     while same < len(ids) and ids[same] == closed[same]:
         same += 1
@@ -135,7 +136,7 @@ def as_prompt_tokenizer(tokenizer: Any) -> PromptTokenizer:
 
 
 def _ids(tokenizer: PromptTokenizer, text: str) -> list[int]:
-    ids = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    ids = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     pieces = split_tags(text)
     for number, piece in enumerate(pieces):
         ids += tokenizer.encode(piece) if number % 2 == 0 else [SENTINELS[TAG_KINDS[piece]]]

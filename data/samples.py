@@ -30,18 +30,27 @@ from typing import Any, Literal
 from data.benchmark import Benchmark, Task, read_benchmark, read_json
 from data.media_paths import MediaPaths
 from data.problems import InputError, Problem, brief
-from data.tags import TAG_KINDS, remove_tags, tag_kinds, unknown_tags
+from data.tags import TAG_KINDS, MediaKind, remove_tags, tag_kinds, unknown_tags
 
-__all__ = ["Benchmark", "Media", "Sample", "Task", "is_picture", "read_benchmark", "read_samples"]
+__all__ = [
+    "Benchmark",
+    "Media",
+    "Sample",
+    "Task",
+    "is_picture",
+    "is_video_file",
+    "read_benchmark",
+    "read_samples",
+]
 
 log = logging.getLogger(__name__)
 
-MediaKind = Literal["video", "image", "audio"]
 MissingMedia = Literal["error", "drop"]
 
 # Field of a sample -> kind of its media; also the order of media without a tag.
 FIELDS: dict[str, MediaKind] = {"video": "video", "image": "image", "voice": "audio"}
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp")
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,11 @@ class Sample:
 def is_picture(path: Path) -> bool:
     """Whether a path names a picture (by its suffix)."""
     return path.suffix.lower() in PICTURE_SUFFIXES
+
+
+def is_video_file(path: Path) -> bool:
+    """Whether a path names a video file (by its suffix)."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def read_samples(
@@ -164,7 +178,7 @@ class _Reader:
             if paths is None or (missing_media == "drop" and kind == "audio" and not self._sounds(paths[0])):
                 dropped.append(number)
             else:
-                tagged.append(Media(_kind(kind), paths, True))
+                tagged.append(Media(kind, paths, True))
         untagged = [Media(kind, paths, False) for kind in FIELDS.values() for paths in left[kind]]
         shown = remove_tags(question, set(dropped).__contains__) if dropped else question
         kinds = tuple(tags[number] for number in dropped)
@@ -244,8 +258,3 @@ def _tag_without_media(kind: str, tags: int, media: int, item: Mapping[str, Any]
     if kind == "audio" and "audio" in item:
         message += "; the field for sound is 'voice', not 'audio'"
     return message
-
-
-def _kind(kind: str) -> MediaKind:
-    assert kind in ("video", "image", "audio")
-    return kind  # type: ignore[return-value]

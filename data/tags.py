@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Literal
 
-TAG_KINDS = {"<video>": "video", "<image>": "image", "<audio>": "audio"}
+MediaKind = Literal["video", "image", "audio"]
+
+TAG_KINDS: dict[str, MediaKind] = {"<video>": "video", "<image>": "image", "<audio>": "audio"}
 
 _MEDIA_TAG = re.compile("(" + "|".join(TAG_KINDS) + ")")
 _ANY_TAG = re.compile(r"</?[A-Za-z|][\w|.:-]*/?>|<0x[0-9A-Fa-f]{2}>")
@@ -21,7 +24,7 @@ def split_tags(text: str) -> list[str]:
     return _MEDIA_TAG.split(text)
 
 
-def tag_kinds(text: str) -> list[str]:
+def tag_kinds(text: str) -> list[MediaKind]:
     """Kinds of the media tags in their order, such as ["video", "audio"]."""
     return [TAG_KINDS[tag] for tag in split_tags(text)[1::2]]
 
