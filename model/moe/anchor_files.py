@@ -1,7 +1,8 @@
 """Anchor files: `anchor_task_k.pt` and, beside it, `anchor_task_k.stats.safetensors`.
 
-The first is what the published code reads: modality -> mean, float32, nothing else. The second holds counts, sums and
-second-order sums, and in its metadata task, base, kinds of feature, projection and the checksum of the first.
+The first is what the published code reads: modality -> mean, float32, nothing else. The second holds
+counts, sums and second-order sums, and in its metadata task, base, kinds of feature, projection and the
+checksum of the first.
 """
 
 import hashlib
@@ -71,7 +72,8 @@ def load_anchor(path: str | Path, task_id: int, base_identity: str | None = None
         base_identity: the backbone loaded; None leaves it unverified.
 
     Raises:
-        ValueError: a file missing, damaged or carrying code; the files do not belong together; another task or base.
+        ValueError: a file missing, damaged or carrying code; the files do not belong together; another task
+            or base.
     """
     means = _read_means(path)
     if not stats_path(path).is_file():
@@ -86,14 +88,15 @@ def load_anchor(path: str | Path, task_id: int, base_identity: str | None = None
         )
     if about["task_id"] != task_id:
         raise ValueError(
-            f"{path}: anchor of task {about['task_id']}, expected task {task_id}; the file was renamed or copied"
+            f"{path}: anchor of task {about['task_id']}, expected task {task_id}; "
+            "the file was renamed or copied"
         )
     if about["base_identity"] is None or base_identity is None:
         logger.warning("%s: base unverified", path)
     elif about["base_identity"] != base_identity:
         raise ValueError(
-            f"{path}: made with base {about['base_identity'][:16]}, the backbone loaded is {base_identity[:16]}; "
-            "load the backbone it was made with, or make the anchors again"
+            f"{path}: made with base {about['base_identity'][:16]}, the backbone loaded is "
+            f"{base_identity[:16]}; load the backbone it was made with, or make the anchors again"
         )
     stats = {}
     for name, part in about["modalities"].items():

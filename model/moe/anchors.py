@@ -81,7 +81,8 @@ class ModalityStats:
         finite = torch.isfinite(rows).all(1)
         if not finite.all():
             raise ValueError(
-                f"features: row {int((~finite).nonzero()[0, 0])} has values that are not finite; encode it again"
+                f"features: row {int((~finite).nonzero()[0, 0])} has values that are not finite; "
+                "encode it again"
             )
         rows = rows.detach().cpu().double()
         seed = PROJECTION_SEED if rows.shape[1] > WIDE else None
@@ -148,8 +149,8 @@ class Anchor:
         """Anchor of a task from its features, modality -> (N, W), only the rows that have the modality.
 
         Args:
-            feature_kinds: modality -> where the feature comes from (default: `tower`). A modality with no rows is
-                left out.
+            feature_kinds: modality -> where the feature comes from (default: `tower`). A modality with no
+                rows is left out.
 
         Raises:
             ValueError: no modality has rows, or a value is not finite; named by modality.

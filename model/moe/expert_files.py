@@ -1,9 +1,10 @@
 """Expert files: `expert_task_k.pt`, tensors and plain values only.
 
-    {"model.layers.{i}.mlp.{projection}.lora_A.weight": (R, in), "....lora_B.weight": (out, R), "expert": {...}}
+    {"model.layers.{i}.mlp.{projection}.lora_A.weight": (R, in),
+     "model.layers.{i}.mlp.{projection}.lora_B.weight": (out, R), "expert": {...}}
 
-A full-MLP expert has `model.layers.{i}.mlp.{projection}.weight` (out, in) instead; without the entry `expert` it is a
-published file, whose base cannot be verified.
+A full-MLP expert has `model.layers.{i}.mlp.{projection}.weight` (out, in) instead; without the entry
+`expert` it is a published file, whose base cannot be verified.
 """
 
 import logging
@@ -91,7 +92,7 @@ def inspect_expert(path: str | Path) -> ExpertFile:
 
 
 def read_expert(path: str | Path, wanted: ExpertHeader) -> dict[str, Tensor]:
-    """Read the tensors of a file that is what `wanted` says; a base unknown on either side passes with a warning.
+    """Read the tensors of a file that is what `wanted` says; an unknown base passes with a warning.
 
     Raises:
         ValueError: file missing, damaged or carrying code, or another kind, rank, alpha, task or base.
@@ -108,8 +109,8 @@ def read_expert(path: str | Path, wanted: ExpertHeader) -> dict[str, Tensor]:
         )
     elif header.base_identity != wanted.base_identity:
         raise ValueError(
-            f"{path}: made for base {header.base_identity[:16]}, the backbone loaded is {wanted.base_identity[:16]}; "
-            "load the backbone it was trained on, or train it again"
+            f"{path}: made for base {header.base_identity[:16]}, the backbone loaded is "
+            f"{wanted.base_identity[:16]}; load the backbone it was trained on, or train it again"
         )
     tensors = {key: value for key, value in content.items() if key != "expert"}
     for key, value in tensors.items():
@@ -124,8 +125,8 @@ def check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int
     unexpected = [key for key in state if key not in shapes]
     if missing or unexpected:
         raise ValueError(
-            f"{source}: {len(missing)} keys missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}; "
-            "the expert was made with other layers or projections, or for another model"
+            f"{source}: {len(missing)} keys missing {missing[:3]}, {len(unexpected)} unexpected "
+            f"{unexpected[:3]}; the expert was made with other layers or projections, or for another model"
         )
     for key, shape in shapes.items():
         if tuple(state[key].shape) != tuple(shape):

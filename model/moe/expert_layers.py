@@ -58,7 +58,7 @@ class Active:
 
 
 class ExpertLinear(nn.Linear):
-    """A frozen linear layer, with the same parameters under the same names, that asks `active` for each row's expert.
+    """A frozen linear layer that asks `active` for each row's expert; parameters and their names stay.
 
     Raises (when called):
         RuntimeError: outside `ExpertBank.use`, or with another number of rows than ids.
@@ -80,7 +80,8 @@ class ExpertLinear(nn.Linear):
             )
         if x.shape[0] != len(selection.ids):
             raise RuntimeError(
-                f"expert layer {self.site}: batch of {x.shape[0]} rows, but `use` got {len(selection.ids)} ids; pass one per row"
+                f"expert layer {self.site}: batch of {x.shape[0]} rows, but `use` got "
+                f"{len(selection.ids)} ids; pass one per row"
             )
         return selection
 
@@ -104,7 +105,7 @@ class ExpertLinear(nn.Linear):
 
 
 class LoraLinear(ExpertLinear):
-    """`W x + (alpha / R) B A x` with each row's own A (R, in) and B (out, R), as in LoRA (arXiv 2106.09685)."""
+    """`W x + (alpha / R) B A x`, each row's own A (R, in) and B (out, R): LoRA (arXiv 2106.09685)."""
 
     def __init__(self, base: nn.Linear, site: str, active: Active, scale: float):
         super().__init__(base, site, active)
@@ -159,7 +160,7 @@ class LoraLinear(ExpertLinear):
 
 
 class MlpLinear(ExpertLinear):
-    """`W_k x`: each row's own full weight (out, in), as in the published experts. Rows are grouped by expert."""
+    """`W_k x`: each row's own full weight (out, in), as published. Rows are grouped by expert."""
 
     def expert(self, x: Tensor, task_id: int) -> Tensor:
         weight = getattr(self.active.experts[task_id], self.site + "_W")

@@ -10,10 +10,8 @@ Legend: B batch, R rank.
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,61 +19,21 @@ from torch import Tensor, nn
 
 from model.moe.expert_files import ExpertHeader, check_tensors, read_expert, write_expert
 from model.moe.expert_layers import NO_EXPERT, Active, Expert, ExpertLinear, LoraLinear, MlpLinear, Selection
+from model.moe.expert_sites import ExpertConfig, file_key, find_sites, parameter_name
 
 __all__ = ["NO_EXPERT", "ExpertBank", "ExpertConfig"]
-
-_SITE = re.compile(r"(?:^|\.)layers\.(\d+)\.mlp\.(\w+)$")
-
-
-@dataclass(frozen=True)
-class ExpertConfig:
-    """What an expert is made of."""
-
-    kind: str = "lora"
-    """`lora` (low-rank update) or `mlp` (a full copy of the weights, the published kind)."""
-    rank: int = 16
-    """Rank R of a LoRA expert; unused for `mlp`."""
-    alpha: float = 32.0
-    """The update is scaled by alpha / rank; unused for `mlp`."""
-    layers: str | tuple[int, ...] = "even"
-    """`even`, `all`, or the numbers of the layers that carry experts."""
-    projections: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
-    """Which linear layers of an MLP carry experts."""
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("lora", "mlp"):
-            raise ValueError(f"expert kind: got {self.kind!r}, expected 'lora' or 'mlp'")
-        if self.kind == "lora" and (self.rank < 1 or not self.alpha > 0):
-            raise ValueError(f"expert rank {self.rank} and alpha {self.alpha}: both must be positive")
-        if isinstance(self.layers, str) and self.layers not in ("even", "all"):
-            raise ValueError(
-                f"expert layers: got {self.layers!r}, expected 'even', 'all' or a tuple of layer numbers"
-            )
-        if not self.layers or not self.projections:
-            raise ValueError("expert layers and projections must not be empty")
-        if not isinstance(self.layers, str) and len(set(self.layers)) < len(self.layers):
-            raise ValueError(f"expert layers: a number occurs twice in {self.layers}")
-
-    def takes(self, layer: int) -> bool:
-        """Whether layer number `layer` carries experts."""
-        if isinstance(self.layers, str):
-            return self.layers == "all" or layer % 2 == 0
-        return layer in self.layers
-
-    @property
-    def scale(self) -> float:
-        """Factor of the low-rank update, alpha / R."""
-        return self.alpha / self.rank
 
 
 class ExpertBank(nn.Module):
     """Experts of all tasks so far. The wrapped model keeps its parameters, their names and values.
 
-    The bank owns the expert parameters: register it beside the model (both move with `.to`). LoRA experts are held
-    in float32, full-MLP experts in the type of the layer they replace (float32 once they are trained).
+    The bank owns the expert parameters: register it beside the model (both move with `.to`). LoRA experts
+    are held in float32, full-MLP experts in the type of the layer they replace (float32 once they are
+    trained).
 
     Raises:
-        ValueError: the model lacks a layer that the configuration names, or carries another bank (`detach` it).
+        ValueError: the model lacks a layer that the configuration names, or carries another bank (`detach`
+            it).
     """
 
     def __init__(self, llm: nn.Module, config: ExpertConfig, base_identity: str | None = None):
@@ -86,14 +44,14 @@ class ExpertBank(nn.Module):
         self.active = Active()
         self._model = (llm,)  # in a tuple: a module that is not a child
         self.layers: dict[str, ExpertLinear] = {}
-        for name in _find_sites(llm, config):
+        for name in find_sites(llm, config):
             parent, _, child = name.rpartition(".")
             base = llm.get_submodule(name)
             assert isinstance(base, nn.Linear)
-            layer = self._wrap(base, _file_key(name))
+            layer = self._wrap(base, file_key(name))
             layer.train(base.training)
             setattr(llm.get_submodule(parent), child, layer)
-            self.layers[_file_key(name)] = layer
+            self.layers[file_key(name)] = layer
             for parameter in layer.parameters():
                 parameter.requires_grad_(False)
 
@@ -128,7 +86,8 @@ class ExpertBank(nn.Module):
         unknown = sorted(set(ids) - set(self.active.experts) - {NO_EXPERT})
         if not ids or unknown:
             raise ValueError(
-                f"use: got ids {list(ids)}, the bank holds {self.task_ids}; load or train {unknown or 'one'} first"
+                f"use: got ids {list(ids)}, the bank holds {self.task_ids}; "
+                f"load or train {unknown or 'one'} first"
             )
         before = self.active.selection
         self.active.selection = Selection(ids)
@@ -138,7 +97,7 @@ class ExpertBank(nn.Module):
             self.active.selection = before
 
     def recompute_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """`context_fn` of `torch.utils.checkpoint`: the recomputation during backward uses the forward's experts."""
+        """`context_fn` of `torch.utils.checkpoint`: recomputation in backward uses the forward's experts."""
         selection = self.active.selection
         return nullcontext(), self.use(selection.ids) if selection is not None else nullcontext()
 
@@ -159,11 +118,12 @@ class ExpertBank(nn.Module):
     ) -> None:
         """Add an expert that starts from `init` (a state as of `state`) or from nothing.
 
-        From nothing: A uniform in +-1/sqrt(in) and B zero, so that it starts as the bare backbone; a full-MLP expert
-        starts as a copy of the backbone's weights.
+        From nothing: A uniform in +-1/sqrt(in) and B zero, so that it starts as the bare backbone; a
+        full-MLP expert starts as a copy of the backbone's weights.
 
         Raises:
-            ValueError: the id is taken or negative, `init` does not fit, or a fresh LoRA expert gets no generator.
+            ValueError: the id is taken or negative, `init` does not fit, or a fresh LoRA expert gets no
+                generator.
         """
         if task_id in self.active.experts:
             raise ValueError(
@@ -214,7 +174,7 @@ class ExpertBank(nn.Module):
             ValueError: the bank does not hold it.
         """
         expert = self._get(task_id)
-        return {key: expert.get_parameter(self._name(key)) for key in self.expected_shapes()}
+        return {key: expert.get_parameter(parameter_name(key)) for key in self.expected_shapes()}
 
     def state(self, task_id: int) -> dict[str, Tensor]:
         """Copies of an expert's tensors by file key, on the CPU."""
@@ -236,13 +196,13 @@ class ExpertBank(nn.Module):
                 key.removesuffix(".weight").removesuffix(".lora_A").removesuffix(".lora_B")
             ].weight
             dtype = like.dtype if self.config.kind == "mlp" else torch.float32
-            tensors[self._name(key)] = state[key].detach().to(like.device, dtype, copy=True)
+            tensors[parameter_name(key)] = state[key].detach().to(like.device, dtype, copy=True)
         expert = Expert(tensors)
         self.experts[str(task_id)] = expert
         self.active.experts[task_id] = expert
 
     def train_only(self, task_id: int) -> list[nn.Parameter]:
-        """Let one expert learn and nothing else in the bank or the model; returns its parameters in file order.
+        """Let one expert learn and nothing else; returns its parameters in file order.
 
         A full-MLP expert held in 16 bits becomes float32 here.
         """
@@ -276,8 +236,8 @@ class ExpertBank(nn.Module):
         """Add or replace an expert from its file. A file that names no base loads with a warning.
 
         Raises:
-            ValueError: file missing, damaged or carrying code; another kind, rank, alpha, task or base; wrong keys
-                or shapes.
+            ValueError: file missing, damaged or carrying code; another kind, rank, alpha, task or base;
+                wrong keys or shapes.
         """
         lora = self.config.kind == "lora"
         wanted = ExpertHeader(
@@ -293,45 +253,3 @@ class ExpertBank(nn.Module):
         if task_id not in self.active.experts:
             raise ValueError(f"no expert {task_id}; the bank holds {self.task_ids}")
         return self.active.experts[task_id]
-
-    @staticmethod
-    def _name(key: str) -> str:
-        stem = key.removeprefix("model.").removesuffix(".weight")
-        for suffix, short in ((".lora_A", "_A"), (".lora_B", "_B")):
-            if stem.endswith(suffix):
-                return stem.removesuffix(suffix).replace(".", "_") + short
-        return stem.replace(".", "_") + "_W"
-
-
-def _file_key(name: str) -> str:
-    """`anything.layers.3.mlp.up_proj` -> `model.layers.3.mlp.up_proj`, whatever the model is wrapped in."""
-    return "model." + name[name.rindex("layers.") :]
-
-
-def _find_sites(llm: nn.Module, config: ExpertConfig) -> list[str]:
-    """Names of the linear layers to wrap, by layer number, then in the order of `projections`."""
-    found: dict[tuple[int, str], str] = {}
-    numbers = set()
-    for name, module in llm.named_modules():
-        match = _SITE.search(name)
-        if match is None or not isinstance(module, nn.Linear):
-            continue
-        layer, projection = int(match[1]), match[2]
-        if isinstance(module, ExpertLinear):
-            raise ValueError(f"{name} already carries an expert bank; call its detach() first")
-        if (layer, projection) in found:
-            raise ValueError(
-                f"{name} and {found[layer, projection]} would share the same file key; pass the LLM alone"
-            )
-        numbers.add(layer)
-        found[layer, projection] = name
-    chosen = sorted(number for number in numbers if config.takes(number))
-    absent = [] if isinstance(config.layers, str) else sorted(set(config.layers) - numbers)
-    missing = [
-        f"layers.{n}.mlp.{p}" for n in chosen + absent for p in config.projections if (n, p) not in found
-    ]
-    if missing or not chosen:
-        raise ValueError(
-            f"no linear layers {missing or 'layers.*.mlp.*'} in {type(llm).__name__}; check layers and projections"
-        )
-    return [found[number, projection] for number in chosen for projection in config.projections]

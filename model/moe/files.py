@@ -1,4 +1,4 @@
-"""Write a file so that a reader sees the old content or the new one, never a part, and read tensor files safely."""
+"""Atomic writing, so that a reader never sees a part of a file, and safe reading of tensor files."""
 
 import os
 import pickle
@@ -14,8 +14,9 @@ import torch
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """Yield a binary file that becomes `path` when the block ends without an error.
 
-    The bytes go to `.NAME.tmp` in the same folder, are flushed to disk and renamed; the folder entry is flushed
-    too. The name is fixed so that a killed process leaves at most one such file, which the next try overwrites.
+    The bytes go to `.NAME.tmp` in the same folder, are flushed to disk and renamed; the folder entry is
+    flushed too. The name is fixed so that a killed process leaves at most one such file, which the next try
+    overwrites.
 
     Raises:
         OSError: the folder cannot be written or the disk is full; an existing `path` is untouched.
@@ -47,7 +48,7 @@ def read_tensor_file(path: str | Path) -> dict[str, object]:
         The dictionary in the file, tensors on the CPU.
 
     Raises:
-        ValueError: the file is missing, truncated, no dictionary with text keys, or a pickle that carries code.
+        ValueError: missing, truncated, no dictionary with text keys, or a pickle that carries code.
     """
     path = Path(path)
     if not path.is_file():

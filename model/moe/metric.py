@@ -66,10 +66,10 @@ class ModalityMetric:
 def fit_metric(stats: Mapping[int, ModalityStats], shrinkage: float) -> ModalityMetric:
     """Metric of one modality from its statistics, task id -> statistics, at least one.
 
-    weight = mean_t |W (mu_t - c)|^2 - its expectation if tasks did not differ, D (1 - 1/E) mean_t(1 / n_t), not below 0.
-    D, the expected squared distance of a new sample, is the trace of the true covariance times S^-1, estimated by
-    leaving one out: q / (1 - q (1 - a) / dof) with q = tr(S_raw S^-1). It is about K where samples are many, and much
-    more where they are fewer than dimensions and S looks too small.
+    weight = mean_t |W (mu_t - c)|^2 - its expectation if tasks did not differ, D (1 - 1/E) mean_t(1 / n_t),
+    not below 0. D, the expected squared distance of a new sample, is the trace of the true covariance times
+    S^-1, estimated by leaving one out: q / (1 - q (1 - a) / dof) with q = tr(S_raw S^-1). It is about K
+    where samples are many, and much more where they are fewer than dimensions and S looks too small.
 
     Raises:
         ValueError: widths, kinds or projections differ between tasks.
@@ -115,7 +115,7 @@ def fit_metric(stats: Mapping[int, ModalityStats], shrinkage: float) -> Modality
 
 
 def rows_times(matrix: Tensor, x: Tensor) -> Tensor:
-    """matrix @ row for every row, one product each: a batched product may round differently with the batch size.
+    """matrix @ row for every row, one product each: a batched one may round differently with its size.
 
     matrix (K, W), x (B, W) -> (B, K)
     """

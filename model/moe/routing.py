@@ -5,8 +5,8 @@
     autonomy  s_t = norm of expert t's own low-rank activation (arXiv 2501.13074)
     oracle, random, lookup: for reports
 
-Sums run over the modalities present in the sample and in the anchor. `metric="raw"` with `modality_weights="equal"`
-is the published rule (W = I, c = 0, w = 1). Ties go to the lowest task id.
+Sums run over the modalities present in the sample and in the anchor. `metric="raw"` with
+`modality_weights="equal"` is the published rule (W = I, c = 0, w = 1). Ties go to the lowest task id.
 Legend: B samples, E tasks, M modalities, W feature width.
 """
 
@@ -56,8 +56,8 @@ class Router:
         known_texts: for `lookup`: question text -> task id -> how often; built from training questions.
 
     Raises:
-        ValueError: no anchors, a task twice, anchors of unequal bases, kinds or widths, none of the modalities in any
-            anchor, or statistics missing where the configuration needs them.
+        ValueError: no anchors, a task twice, anchors of unequal bases, kinds or widths, none of the
+            modalities in any anchor, or statistics missing where the configuration needs them.
     """
 
     def __init__(
@@ -213,13 +213,14 @@ class Router:
             got, expected = features.values[name].shape[1], len(anchor.means[name])
             if got != expected:
                 raise ValueError(
-                    f"modality {name!r}: features of width {got}, anchors of width {expected}; check the backbone"
+                    f"modality {name!r}: features of width {got}, anchors of width {expected}; "
+                    "check the backbone"
                 )
             kind = anchor.stats[name].feature_kind if name in anchor.stats else None
             if kind is not None and features.kinds.get(name, kind) != kind:
                 raise ValueError(
-                    f"modality {name!r}: features of kind {features.kinds[name]!r}, anchors of kind {kind!r}; "
-                    "route with the kind that the anchors were made with"
+                    f"modality {name!r}: features of kind {features.kinds[name]!r}, anchors of kind "
+                    f"{kind!r}; route with the kind that the anchors were made with"
                 )
 
 

@@ -71,7 +71,8 @@ def parse_modality_combination(text: str) -> tuple[str, ...]:
     names = list(MODALITIES) if text == "all" else text.split("_")
     if set(names) - set(MODALITIES) or len(set(names)) < len(names):
         raise ValueError(
-            f"modality combination: got {text!r}, expected 'all' or some of {', '.join(MODALITIES)} joined by '_'"
+            f"modality combination: got {text!r}, expected 'all' or some of {', '.join(MODALITIES)} "
+            "joined by '_'"
         )
     return tuple(name for name in MODALITIES if name in names)
 

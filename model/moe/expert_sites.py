@@ -1,0 +1,102 @@
+"""Which linear layers of a model carry experts, and what their tensors are called in files.
+
+A layer `ANYTHING.layers.{i}.mlp.{projection}` has the file key `model.layers.{i}.mlp.{projection}`,
+whatever the model is wrapped in.
+"""
+
+import re
+from dataclasses import dataclass
+
+from torch import nn
+
+from model.moe.expert_layers import ExpertLinear
+
+_SITE = re.compile(r"(?:^|\.)layers\.(\d+)\.mlp\.(\w+)$")
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """What an expert is made of."""
+
+    kind: str = "lora"
+    """`lora` (low-rank update) or `mlp` (a full copy of the weights, the published kind)."""
+    rank: int = 16
+    """Rank R of a LoRA expert; unused for `mlp`."""
+    alpha: float = 32.0
+    """The update is scaled by alpha / rank; unused for `mlp`."""
+    layers: str | tuple[int, ...] = "even"
+    """`even`, `all`, or the numbers of the layers that carry experts."""
+    projections: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
+    """Which linear layers of an MLP carry experts."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("lora", "mlp"):
+            raise ValueError(f"expert kind: got {self.kind!r}, expected 'lora' or 'mlp'")
+        if self.kind == "lora" and (self.rank < 1 or not self.alpha > 0):
+            raise ValueError(f"expert rank {self.rank} and alpha {self.alpha}: both must be positive")
+        if isinstance(self.layers, str) and self.layers not in ("even", "all"):
+            raise ValueError(
+                f"expert layers: got {self.layers!r}, expected 'even', 'all' or a tuple of layer numbers"
+            )
+        if not self.layers or not self.projections:
+            raise ValueError("expert layers and projections must not be empty")
+        if not isinstance(self.layers, str) and len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"expert layers: a number occurs twice in {self.layers}")
+
+    def takes(self, layer: int) -> bool:
+        """Whether layer number `layer` carries experts."""
+        if isinstance(self.layers, str):
+            return self.layers == "all" or layer % 2 == 0
+        return layer in self.layers
+
+    @property
+    def scale(self) -> float:
+        """Factor of the low-rank update, alpha / R."""
+        return self.alpha / self.rank
+
+
+def file_key(name: str) -> str:
+    """`anything.layers.3.mlp.up_proj` -> `model.layers.3.mlp.up_proj`, whatever the model is wrapped in."""
+    return "model." + name[name.rindex("layers.") :]
+
+
+def find_sites(llm: nn.Module, config: ExpertConfig) -> list[str]:
+    """Names of the linear layers to wrap, by layer number, then in the order of `projections`."""
+    found: dict[tuple[int, str], str] = {}
+    numbers = set()
+    for name, module in llm.named_modules():
+        match = _SITE.search(name)
+        if match is None or not isinstance(module, nn.Linear):
+            continue
+        layer, projection = int(match[1]), match[2]
+        if isinstance(module, ExpertLinear):
+            raise ValueError(f"{name} already carries an expert bank; call its detach() first")
+        if (layer, projection) in found:
+            raise ValueError(
+                f"{name} and {found[layer, projection]} would share the same file key; pass the LLM alone"
+            )
+        numbers.add(layer)
+        found[layer, projection] = name
+    chosen = sorted(number for number in numbers if config.takes(number))
+    absent = [] if isinstance(config.layers, str) else sorted(set(config.layers) - numbers)
+    missing = [
+        f"layers.{n}.mlp.{p}" for n in chosen + absent for p in config.projections if (n, p) not in found
+    ]
+    if missing or not chosen:
+        raise ValueError(
+            f"no linear layers {missing or 'layers.*.mlp.*'} in {type(llm).__name__}; "
+            "check layers and projections"
+        )
+    return [found[number, projection] for number in chosen for projection in config.projections]
+
+
+def parameter_name(key: str) -> str:
+    """File key -> name of the parameter in the bank, without dots.
+
+    `model.layers.0.mlp.up_proj.lora_A.weight` -> `layers_0_mlp_up_proj_A`
+    """
+    stem = key.removeprefix("model.").removesuffix(".weight")
+    for suffix, short in ((".lora_A", "_A"), (".lora_B", "_B")):
+        if stem.endswith(suffix):
+            return stem.removesuffix(suffix).replace(".", "_") + short
+    return stem.replace(".", "_") + "_W"
