@@ -2,11 +2,12 @@
 
 R[k][i] is the accuracy in percent on task i after learning task k, both counted from 1 in the formulas and
 from 0 in the code; None where it was not measured. Rows are the stages k, columns the tasks i. A method
-without stages (joint training, the bare backbone) has one row, its final accuracies: only MA is defined for it.
+without stages (joint training, the bare backbone) fills the last row only, and then has an MA only; it may be
+given as that one row.
 
 A metric that needs a cell that was not measured is None: nothing is guessed or left out of a mean.
 
-Letters: T tasks, K stages (T, or 1 for a method without stages), S seeds.
+Letters: T tasks and stages, K rows given (T, or 1 for a method without stages), S seeds.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,10 +47,10 @@ class ContinualMetrics:
 
 
 def to_array(matrix: Matrix) -> NDArray[np.float64]:
-    """Return the matrix as (K, T) float64, NaN for None.
+    """Return the matrix as (T, T) float64, NaN for None; a single row becomes the last of T rows.
 
-    Raises ValueError for rows of unequal length, an accuracy outside 0..100, or a shape that is neither (T, T)
-    nor (1, T).
+    Raises ValueError for rows of unequal length, an accuracy outside 0..100, or a shape other than (T, T)
+    and (1, T).
     """
     lengths = sorted({len(row) for row in matrix})
     if len(lengths) != 1 or lengths == [0]:
@@ -66,7 +67,9 @@ def to_array(matrix: Matrix) -> NDArray[np.float64]:
     if outside.any():
         k, i = (int(index) for index in np.argwhere(outside)[0])
         raise ValueError(f"accuracy matrix: row {k}, column {i} is {R_KT[k, i]}; expected percent, 0 to 100")
-    return R_KT
+    R_TT = np.full((T, T), np.nan)
+    R_TT[T - K :] = R_KT
+    return R_TT
 
 
 def _known(value: float) -> Cell:
@@ -74,23 +77,22 @@ def _known(value: float) -> Cell:
     return None if np.isnan(value) else float(value)
 
 
-def _staged(measure: Callable[[NDArray[np.float64]], Cell]) -> Callable[[NDArray[np.float64]], Cell]:
-    """Make a metric None for a matrix without stages or with a single task: there is nothing to forget."""
+def _several_tasks(measure: Callable[[NDArray[np.float64]], Cell]) -> Callable[[NDArray[np.float64]], Cell]:
+    """Make a metric None for a single task: there is nothing to forget or to transfer."""
 
-    def checked(R_KT: NDArray[np.float64]) -> Cell:
-        K, T = R_KT.shape
-        return measure(R_KT) if K == T and T > 1 else None
+    def checked(R_TT: NDArray[np.float64]) -> Cell:
+        return measure(R_TT) if len(R_TT) > 1 else None
 
     checked.__doc__ = measure.__doc__
     return checked
 
 
-def final_accuracy(R_KT: NDArray[np.float64]) -> Cell:
+def final_accuracy(R_TT: NDArray[np.float64]) -> Cell:
     """MA = mean_i R[T][i]; "MA" in AVQACL-MoE, "Last" in CoIN and EasyCL."""
-    return _known(R_KT[-1].mean())
+    return _known(R_TT[-1].mean())
 
 
-@_staged
+@_several_tasks
 def average_forgetting(R_TT: NDArray[np.float64]) -> Cell:
     """AF = mean over t>=2 of mean_{i<t} (max_{i<=l<t} R[l][i] - R[t][i]); AVQACL-MoE."""
     T = len(R_TT)
@@ -99,39 +101,36 @@ def average_forgetting(R_TT: NDArray[np.float64]) -> Cell:
     )
 
 
-def average_accuracy(R_KT: NDArray[np.float64]) -> Cell:
-    """Avg = mean_k mean_{i<=k} R[k][i]; "MAA" in EasyCL and MCITlib. None for a method without stages."""
-    K, T = R_KT.shape
-    return _known(np.mean([R_KT[k, : k + 1].mean() for k in range(K)])) if K == T else None
+def average_accuracy(R_TT: NDArray[np.float64]) -> Cell:
+    """Avg = mean_k mean_{i<=k} R[k][i]; "MAA" in EasyCL and MCITlib."""
+    return _known(np.mean([R_TT[k, : k + 1].mean() for k in range(len(R_TT))]))
 
 
-@_staged
+@_several_tasks
 def forgetting_measure(R_TT: NDArray[np.float64]) -> Cell:
     """FM = mean_{i<T} (max_{i<=k<T} R[k][i] - R[T][i]); Mammoth, PILOT."""
     last = len(R_TT) - 1
     return _known(np.mean([R_TT[i:last, i].max() - R_TT[last, i] for i in range(last)]))
 
 
-@_staged
+@_several_tasks
 def backward_transfer(R_TT: NDArray[np.float64]) -> Cell:
     """BWT = mean_{i<T} (R[T][i] - R[i][i]); GEM (arXiv 1706.08840)."""
     return _known((R_TT[-1] - R_TT.diagonal())[:-1].mean())
 
 
-def forward_transfer(R_KT: NDArray[np.float64], zero_shot: Sequence[Cell] | None) -> Cell:
+def forward_transfer(R_TT: NDArray[np.float64], zero_shot: Sequence[Cell] | None) -> Cell:
     """FWT = mean_{i>=2} (R[i-1][i] - zero_shot[i]); GEM. None without the T zero-shot accuracies.
 
     Raises ValueError if there are zero-shot accuracies of another number of tasks.
     """
-    K, T = R_KT.shape
-    if zero_shot is None or K != T or T < 2:
+    T = len(R_TT)
+    if zero_shot is None or T < 2:
         return None
-    baseline_1T = to_array([zero_shot])
-    if baseline_1T.shape[1] != T:
-        raise ValueError(
-            f"zero-shot accuracies of {baseline_1T.shape[1]} tasks for a matrix of {T}; expected {T}"
-        )
-    return _known((R_KT.diagonal(offset=1) - baseline_1T[0, 1:]).mean())
+    if len(zero_shot) != T:
+        raise ValueError(f"zero-shot accuracies of {len(zero_shot)} tasks for a matrix of {T}; expected {T}")
+    baseline_T = to_array([zero_shot])[-1]
+    return _known((R_TT.diagonal(offset=1) - baseline_T[1:]).mean())
 
 
 def measure(matrix: Matrix, zero_shot: Sequence[Cell] | None = None) -> ContinualMetrics:
@@ -139,14 +138,14 @@ def measure(matrix: Matrix, zero_shot: Sequence[Cell] | None = None) -> Continua
 
     Raises ValueError for a malformed matrix.
     """
-    R_KT = to_array(matrix)
+    R_TT = to_array(matrix)
     return ContinualMetrics(
-        MA=final_accuracy(R_KT),
-        AF=average_forgetting(R_KT),
-        Avg=average_accuracy(R_KT),
-        FM=forgetting_measure(R_KT),
-        BWT=backward_transfer(R_KT),
-        FWT=forward_transfer(R_KT, zero_shot),
+        MA=final_accuracy(R_TT),
+        AF=average_forgetting(R_TT),
+        Avg=average_accuracy(R_TT),
+        FM=forgetting_measure(R_TT),
+        BWT=backward_transfer(R_TT),
+        FWT=forward_transfer(R_TT, zero_shot),
     )
 
 
@@ -162,13 +161,14 @@ def mean_and_std(values: Sequence[Cell]) -> tuple[Cell, Cell]:
 
 
 def mean_matrix(matrices: Sequence[Matrix]) -> tuple[list[list[Cell]], list[list[Cell]]]:
-    """Cell by cell mean and standard deviation over S seeds' matrices, as nested lists with None.
+    """Cell by cell mean and standard deviation over S seeds' matrices, each T rows of T values or None.
 
-    Raises ValueError if the matrices are of different shapes.
+    Raises ValueError if the matrices are of different numbers of tasks.
     """
-    shapes = sorted({to_array(matrix).shape for matrix in matrices})
-    if len(shapes) != 1:
-        raise ValueError(f"accuracy matrices of the seeds have the shapes {shapes}; expected one shape")
-    K, T = shapes[0]
-    cells = [[mean_and_std([matrix[k][i] for matrix in matrices]) for i in range(T)] for k in range(K)]
+    arrays = [to_array(matrix) for matrix in matrices]
+    sizes = sorted({len(R_TT) for R_TT in arrays})
+    if len(sizes) != 1:
+        raise ValueError(f"accuracy matrices of the seeds are of {sizes} tasks; expected one number")
+    T = sizes[0]
+    cells = [[mean_and_std([_known(R_TT[k, i]) for R_TT in arrays]) for i in range(T)] for k in range(T)]
     return [[mean for mean, _ in row] for row in cells], [[std for _, std in row] for row in cells]
