@@ -16,7 +16,7 @@ from evaluation.summary import METHOD_TITLES
 from evaluation.tables import has_stages
 
 DPI = 150
-PANEL = 0.85  # inches for each cell of a heat map
+PANEL = 0.7  # inches for each cell of a heat map
 INK, FAINT = "#333333", "#bbbbbb"
 # method -> (colour, line style); one colour stands out, the rest stays quiet
 LINES: dict[str, tuple[str, str]] = {
@@ -130,8 +130,8 @@ def draw_routing(summary: Mapping[str, Any], path: Path) -> Path | None:
         columns.append("bare backbone")
     values = 100.0 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     wide, high = len(columns) * PANEL, len(tasks) * PANEL
-    figure = Figure(figsize=(wide + 4.6, high + 1.4), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[wide, 3.0])
+    figure = Figure(figsize=(wide + 4.9, high + 1.5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[wide, 3.2])
     labels = [
         [f"{share:.1f}\n({n})" if n else "" for share, n in zip(*row, strict=True)]
         for row in zip(values, counts, strict=True)
@@ -144,14 +144,17 @@ def draw_routing(summary: Mapping[str, Any], path: Path) -> Path | None:
     bars |= {f"{name} alone": alone["accuracy"] for name, alone in entry["routing_by_modality"].items()}
     places = range(len(bars))
     right.barh(places, list(bars.values()), height=0.55, color=["#1f5fa8"] + ["#b8cbe2"] * (len(bars) - 1))
+    white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     for place, value in zip(places, bars.values(), strict=True):
-        right.text(value + 1.5, place, f"{value:.1f}", va="center", fontsize=9, color=INK)
+        right.text(value + 2, place, f"{value:.1f}", va="center", fontsize=9, color=INK, bbox=white)
     right.set_yticks(places, list(bars))
     right.set_ylim(len(bars) - 0.4, -0.6)
     right.set_xlim(0, 115)
     right.set_xticks([0, 50, 100])
-    right.axvline(100 / len(tasks), color=FAINT, linewidth=1, linestyle="--")  # chance
-    right.set_title("routing accuracy, percent (dashed: chance)", fontsize=10, color=INK)
+    right.axvline(
+        100 / len(tasks), color=FAINT, linewidth=1, linestyle="--", zorder=0
+    )  # chance for balanced tasks
+    right.set_title("routed right, percent (dashed: 1 / tasks)", fontsize=10, color=INK)
     right.tick_params(length=0, labelsize=9, colors=INK)
     right.spines[["top", "right"]].set_visible(False)
     figure.suptitle(summary["benchmark"], fontsize=11, color=INK)
