@@ -182,7 +182,7 @@ class ExpertBank(nn.Module):
 
     @torch.inference_mode(False)
     def load_state(self, task_id: int, state: Mapping[str, Tensor], source: str = "state") -> None:
-        """Add or replace an expert; the tensors are copied.
+        """Add an expert, or overwrite the values of one (its parameters stay, and so do optimisers on them).
 
         Raises:
             ValueError: a key is missing or unexpected or a shape differs, named with `source`.
@@ -197,9 +197,12 @@ class ExpertBank(nn.Module):
             ].weight
             dtype = like.dtype if self.config.kind == "mlp" else torch.float32
             tensors[parameter_name(key)] = state[key].detach().to(like.device, dtype, copy=True)
-        expert = Expert(tensors)
-        self.experts[str(task_id)] = expert
-        self.active.experts[task_id] = expert
+        if task_id in self.active.experts:
+            with torch.no_grad():
+                for name, parameter in self.active.experts[task_id].named_parameters():
+                    parameter.copy_(tensors[name])
+            return
+        self.experts[str(task_id)] = self.active.experts[task_id] = Expert(tensors)
 
     def train_only(self, task_id: int) -> list[nn.Parameter]:
         """Let one expert learn and nothing else; returns its parameters in file order.

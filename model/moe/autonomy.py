@@ -1,0 +1,116 @@
+"""Experts that weigh themselves by the norm of their own activation, as in Autonomy-of-Experts (arXiv
+2501.13074).
+
+    fusion   z = sum_k w_k y_k,  w_k = ||y_k|| / (sum_m ||y_m|| + eps)
+    routing  s_k = mean over tokens and layers of ||A_k x||, the low-rank activation of expert k
+
+Legend: B batch, E experts, T tokens, R rank; `...` any further dimensions of a feature map.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model.moe.expert_layers import LoraLinear
+from model.moe.experts import ExpertBank
+
+EPS = 1e-8
+
+
+def activation_norms(features: Tensor) -> Tensor:
+    """Euclidean norm of each expert's output per sample, over all other dimensions. (B, E, ...) -> (B, E)
+
+    Its gradient is y / ||y||, and 0 where the norm is 0.
+    """
+    return torch.linalg.vector_norm(features.flatten(2), dim=2)
+
+
+def fusion_weights(norms: Tensor, eps: float = EPS) -> Tensor:
+    """Share of each expert, w_k = n_k / (sum_m n_m + eps). (B, E) -> (B, E)"""
+    return norms / (norms.sum(1, keepdim=True) + eps)
+
+
+def fuse(features: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
+    """Fuse the experts' outputs by their norms.
+
+    Args:
+        features: one output per expert. (B, E, ...), E >= 1
+        eps: keeps the weights finite where all experts are silent; the fused output is 0 there.
+
+    Returns:
+        Fused output (B, ...) and weights (B, E).
+
+    Raises:
+        ValueError: fewer than three dimensions.
+    """
+    if features.ndim < 3:
+        raise ValueError(f"fusion: got shape {tuple(features.shape)}, expected (batch, experts, ...)")
+    weights = fusion_weights(activation_norms(features), eps)
+    return torch.einsum("be,be...->b...", weights, features), weights
+
+
+@dataclass
+class ActivationRecord:
+    """Running mean of the experts' activation norms."""
+
+    task_ids: tuple[int, ...]
+    """Sorted task ids; the order of E."""
+    total: Tensor | None = None
+    """Sum over the expert layers of the mean norm over tokens. (B, E)"""
+    layers: int = 0
+    """Number of layer calls in the sum."""
+
+    @property
+    def norms(self) -> Tensor:
+        """Mean norm per sample and expert, for `Router.route(norms=...)`. (B, E)
+
+        Raises:
+            ValueError: nothing was recorded.
+        """
+        if self.total is None:
+            raise ValueError("no activation was recorded; run the model inside `record_activations`")
+        return self.total / self.layers
+
+
+@contextmanager
+def record_activations(bank: ExpertBank, mask: Tensor | None = None) -> Iterator[ActivationRecord]:
+    """Record `||A_k x||` of every expert at every expert layer that runs within the block.
+
+    Run the model once inside, with `bank.use([NO_EXPERT] * B)`: no expert then changes what another one sees.
+
+    Args:
+        mask: which tokens count, such as those that are no padding. (B, T) bool; None for all.
+
+    Raises:
+        ValueError: the bank has no LoRA experts.
+    """
+    if bank.config.kind != "lora" or not bank.task_ids:
+        raise ValueError(
+            f"autonomy needs LoRA experts; the bank holds {bank.task_ids} of kind {bank.config.kind}"
+        )
+    record = ActivationRecord(tuple(bank.task_ids))
+
+    def observe(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, LoraLinear)
+        x = inputs[0].detach()  # (B, T, in)
+        norms = torch.stack(
+            [
+                torch.linalg.vector_norm(x @ layer.factors(k)[0].detach().to(x.dtype).T, dim=2)
+                for k in record.task_ids
+            ],
+            2,
+        ).double()  # (B, T, E)
+        weight = torch.ones_like(norms[..., 0]) if mask is None else mask.to(norms)
+        mean = (norms * weight[..., None]).sum(1) / weight.sum(1, keepdim=True)
+        record.total = mean if record.total is None else record.total + mean
+        record.layers += 1
+
+    handles = [layer.register_forward_pre_hook(observe) for layer in bank.layers.values()]
+    try:
+        yield record
+    finally:
+        for handle in handles:
+            handle.remove()

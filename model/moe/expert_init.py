@@ -1,0 +1,76 @@
+"""Starting points of a new expert made from earlier ones; the earlier ones are copied, never touched.
+
+Legend: E experts, R rank; `in`, `out` widths of a layer.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+_A, _B = ".lora_A.weight", ".lora_B.weight"
+
+
+def copied_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of an expert's tensors, to start from the previous or the nearest expert."""
+    return {key: tensor.detach().clone() for key, tensor in state.items()}
+
+
+def mean_state(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The expert whose update is nearest to the mean of the updates.
+
+    Full weights are averaged. Of low-rank updates the mean of the A and the mean of the B would give another
+    product than the mean of the products, even its opposite if two experts found the same update with other
+    signs; so the mean product `D = mean_e B_e A_e` is formed and cut to rank R by singular value
+    decomposition, the best rank-R approximation (Eckart and Young 1936), in float64 and without ever
+    building the (out, in) matrix:
+
+        D = [B_1 .. B_E]/E [A_1; ..; A_E],  QR of both factors,  SVD of the small product
+
+    and split as `B = U S / a`, `A = a V^T` with a = sqrt(S), at least 1/sqrt(in) so that no direction
+    starts dead.
+
+    Raises:
+        ValueError: no experts, or experts with different tensors.
+    """
+    if not states:
+        raise ValueError("mean of no experts; train one first")
+    shapes = {key: tuple(tensor.shape) for key, tensor in states[0].items()}
+    for state in states[1:]:
+        if {key: tuple(tensor.shape) for key, tensor in state.items()} != shapes:
+            raise ValueError(
+                "experts of different kinds, ranks or layers have no mean; start from one of them"
+            )
+    mean: dict[str, Tensor] = {}
+    for key, like in states[0].items():
+        if key.endswith(_B):
+            continue
+        if key.endswith(_A):
+            other = key.removesuffix(_A) + _B
+            a, b = mean_update([(state[key], state[other]) for state in states])
+            mean[key], mean[other] = a.to(like.dtype), b.to(like.dtype)
+        else:
+            total = sum((state[key].double() for state in states), torch.zeros((), dtype=torch.float64))
+            mean[key] = (total / len(states)).to(like.dtype)
+    return mean
+
+
+def mean_update(factors: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Rank-R factors, float64, of the mean of E low-rank updates.
+
+    E pairs of A (R, in), B (out, R) -> A (R, in), B (out, R)
+    """
+    rank, width = factors[0][0].shape
+    tall_b = torch.cat([b.double() for _, b in factors], 1) / len(factors)  # (out, E R)
+    tall_a = torch.cat([a.double() for a, _ in factors], 0).T  # (in, E R)
+    q_b, r_b = torch.linalg.qr(tall_b)
+    q_a, r_a = torch.linalg.qr(tall_a)
+    u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
+    kept = min(rank, len(s))
+    a = torch.zeros(rank, width, dtype=torch.float64)
+    b = torch.zeros(len(tall_b), rank, dtype=torch.float64)
+    split = s[:kept].sqrt().clamp_min(1 / math.sqrt(width))
+    a[:kept] = split[:, None] * (vh[:kept] @ q_a.T)
+    b[:, :kept] = (q_b @ u[:, :kept]) * (s[:kept] / split)
+    return a, b
