@@ -35,6 +35,12 @@ class Look:
     seed: int  # of pattern and outline
 
 
+def rgb(code: str) -> Colour:
+    """A colour from six hexadecimal digits."""
+    red, green, blue = (int(code[at : at + 2], 16) / 255 for at in (0, 2, 4))
+    return red, green, blue
+
+
 def random_colour(rng: np.random.Generator) -> Colour:
     """An RGB colour; half of them muted like fur, feathers and wood, half vivid."""
     if rng.random() < 0.6:

@@ -15,7 +15,7 @@ def noise_field(
 
     `stretch` > 1 lengthens the grain horizontally, < 1 vertically. Photographs of nature have an exponent
     near 1 (Field, 1987, J. Opt. Soc. Am. A 4(12)). Frequencies are in cycles per field, so the look is
-    independent of the size. The field is periodic: its left edge continues its right edge, its top its bottom.
+    independent of the size. The field is periodic: left and right edge fit, top and bottom too.
     """
     fy = np.fft.fftfreq(height, 1.0 / height).astype(np.float32)[:, None]
     fx = np.fft.rfftfreq(width, 1.0 / width).astype(np.float32)[None, :]

@@ -83,7 +83,7 @@ def render_sound(scene: Scene, rng: np.random.Generator, seconds: float) -> np.n
         wave += voice * np.float32(10 ** (heard.gain_db / 20))
     if rng.random() < 0.4:
         wave = _echo(wave, rng)
-    level = 0.1 * 10 ** (scene.noise_db / 20)
+    level = 0.1 * 10 ** ((scene.noise_db + scene.heard[0].gain_db) / 20)
     wave += np.float32(level) * noise_line(rng, samples, float(rng.uniform(0.0, 1.0)))
     peak = float(np.abs(wave).max())
     return wave * np.float32(min(1.0, 0.95 / (peak + 1e-9)))

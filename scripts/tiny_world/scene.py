@@ -40,8 +40,8 @@ class Heard:
 class Scene:
     """One clip.
 
-    Clip types: A the sounding thing is seen; B so is a silent one; C only a silent thing is seen; D as B, and a
-    third thing sounds about as loud off screen.
+    Clip types: A the sounding thing is seen; B so is a silent one; C only a silent thing is seen; D as B, and
+    a third thing sounds about as loud off screen.
     """
 
     place: Place

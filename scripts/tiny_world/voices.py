@@ -1,7 +1,7 @@
 """Voices: how a thing sounds, and synthesising a few seconds of it.
 
-n samples, K calls, P partials. Sounds are made by source and filter (Fant, 1960): a pitched wave or noise, shaped
-by resonances, in calls with a rhythm; or by struck partials.
+n samples, K calls, P partials. Sounds are made by source and filter (Fant, 1960): a pitched wave or noise,
+shaped by resonances, in calls with a rhythm; or by struck partials.
 """
 
 from __future__ import annotations
