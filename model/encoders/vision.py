@@ -87,7 +87,8 @@ class VisionTower(nn.Module):
         x = pixels_N3HW.to(next(self.model.parameters()))
         if self.open_clip_layer is None:
             return self.model(x).last_hidden_state[:, 1:]  # without the class token
-        found: dict[str, Any] = self.model.forward_intermediates(
+        model: Any = self.model  # an open_clip tower
+        found = model.forward_intermediates(
             x, indices=[self.open_clip_layer], stop_early=True, intermediates_only=True, output_fmt="NLC"
         )
         return found["image_intermediates"][0]
@@ -154,7 +155,7 @@ def _load_open_clip(name: str, select_layer: int) -> VisionTower:
     return VisionTower(clip.visual, spec, select_layer, open_clip_layer=blocks + select_layer)
 
 
-def _open_clip_blocks(visual: nn.Module) -> int:
+def _open_clip_blocks(visual: Any) -> int:
     if hasattr(visual, "transformer"):
         return len(visual.transformer.resblocks)
     trunk = getattr(visual, "trunk", None)
