@@ -143,9 +143,7 @@ def _check(tasks: int, task_ids: Sequence[int], seeds: int, methods: Sequence[Me
         for matrix in method.matrices:
             columns = len(continual.to_array(matrix))
             if columns != tasks:
-                raise ValueError(
-                    f"method {method.name}: matrix of {columns} columns, expected {tasks} (tasks)"
-                )
+                raise ValueError(f"method {method.name}: matrix of {columns} tasks, expected {tasks}")
 
 
 def build_summary(

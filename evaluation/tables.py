@@ -124,6 +124,13 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
     return notes + ([f"oracle gap: {format_number(gap)} points"] if gap is not None else [])
 
 
+def _plain(value: Any) -> str:
+    """A value of the provenance in one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    return " ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _heading(summary: Mapping[str, Any]) -> str:
     seeds = ", ".join(map(str, summary["seeds"]))
     spread = ", mean +- standard deviation" if len(summary["seeds"]) > 1 else ""
@@ -151,7 +158,7 @@ def summary_to_markdown(summary: Mapping[str, Any], pictures: Sequence[str] = ()
             parts.append(to_markdown(modality_table(summary, name)))
     parts += [f"![{picture.rsplit('.', 1)[0].replace('_', ' ')}]({picture})" for picture in pictures]
     if summary["provenance"]:
-        lines = [f"* {key}: {value}" for key, value in summary["provenance"].items()]
+        lines = [f"* {key}: {_plain(value)}" for key, value in summary["provenance"].items()]
         parts += ["## Provenance", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
