@@ -1,0 +1,199 @@
+"""Flags and manners shared by all commands: which backbone, which media, where to log, how to fail.
+
+An error of the user's is one message on stderr and exit status 1; only a defect of this code shows a
+traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from data.benchmark import Benchmark
+from data.feature_store import FeatureStore
+from data.files import read_json
+from data.inputs import TEXT_FEATURES, Inputs
+from data.media_check import check_media
+from data.media_index import MediaIndex
+from data.problems import InputError, Problem
+from data.samples import Sample, read_samples
+from model.language_model.backbone import Backbone, BackbonePaths, find_checkpoints, load_backbone
+
+log = logging.getLogger(__name__)
+
+
+def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
+    """Which backbone, where it runs, how media are encoded."""
+    group = parser.add_argument_group("backbone")
+    group.add_argument(
+        "--checkpoints",
+        type=Path,
+        default=Path("checkpoints"),
+        help="folder with the published files, or a folder in the layout of checkpoints/tiny (checkpoints)",
+    )
+    group.add_argument(
+        "--model_name_or_path", "--model_path", type=Path, help="base LLM folder, instead of --checkpoints"
+    )
+    group.add_argument(
+        "--vision_tower", help="CLIP folder or open_clip:NAME[:FILE]; with --model_name_or_path"
+    )
+    group.add_argument("--audio_tower", type=Path, help="BEATs .pt file; with --model_name_or_path")
+    group.add_argument(
+        "--audio_qformer", type=Path, help="JSON with Q-Former sizes, where config.json has none"
+    )
+    group.add_argument(
+        "--mm_vision_select_layer", type=int, help="published flag; must equal the backbone's own"
+    )
+    group.add_argument("--num_frames", type=int, default=8, help="frames per clip (8)")
+    group.add_argument(
+        "--text_feature", choices=TEXT_FEATURES, default="question", help="text half of routing (question)"
+    )
+    group.add_argument(
+        "--feature_store",
+        type=Path,
+        default=Path("output/feature_store"),
+        help="encoded clips; may be deleted",
+    )
+    group.add_argument("--device", help="cuda, cuda:1, cpu (cuda where there is one)")
+    group.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Where media lie and what happens when a clip lacks one."""
+    group = parser.add_argument_group("media")
+    group.add_argument(
+        "--media_root", type=Path, help="folder of relative media paths (the JSON file's own folder)"
+    )
+    group.add_argument("--media_prefix", help="start of absolute media paths that stands for --media_root")
+    group.add_argument(
+        "--missing_media",
+        choices=("error", "drop"),
+        default="error",
+        help="a clip without sound under <audio>: stop, or leave the modality out and count it (error)",
+    )
+
+
+def open_inputs(arguments: argparse.Namespace) -> tuple[Inputs, Backbone, str]:
+    """Load the backbone; returns inputs, backbone and the preset's name, 'tiny' or 'published'.
+
+    Raises ValueError listing what is missing.
+    """
+    paths, preset = backbone_paths(arguments)
+    device = torch.device(arguments.device or default_device())
+    qformer = read_json(arguments.audio_qformer) if arguments.audio_qformer else None
+    backbone = load_backbone(paths, device=device, dtype=backbone_dtype(arguments), qformer=qformer)
+    layer = backbone.config.get("mm_vision_select_layer")
+    if arguments.mm_vision_select_layer not in (None, layer):
+        raise ValueError(
+            f"--mm_vision_select_layer {arguments.mm_vision_select_layer}: {paths.base} was made with {layer}"
+        )
+    log.info("backbone: %s on %s, identity %s", paths.base, device, backbone.identity[:16])
+    if preset == "tiny":
+        log.info("this is the embedded tiny backbone: everything runs, but its numbers are not the paper's")
+    store = FeatureStore(arguments.feature_store, backbone.encoder, num_frames=arguments.num_frames)
+    return (
+        Inputs(backbone, store, text_feature=arguments.text_feature, quiet=arguments.quiet),
+        backbone,
+        preset,
+    )
+
+
+def backbone_paths(arguments: argparse.Namespace) -> tuple[BackbonePaths, str]:
+    """The paths given, or those found in --checkpoints; a path that is given is always obeyed."""
+    if arguments.model_name_or_path is None:
+        if arguments.vision_tower or arguments.audio_tower:
+            raise ValueError("--vision_tower and --audio_tower go with --model_name_or_path; give all three")
+        return find_checkpoints(arguments.checkpoints)
+    if arguments.vision_tower and arguments.audio_tower:
+        paths = BackbonePaths(arguments.model_name_or_path, arguments.vision_tower, arguments.audio_tower)
+    else:  # the published evaluation line names the base only: its towers lie beside it
+        found, _ = find_checkpoints(arguments.model_name_or_path.parent)
+        paths = BackbonePaths(
+            arguments.model_name_or_path,
+            arguments.vision_tower or found.vision,
+            arguments.audio_tower or found.audio,
+        )
+    return paths, "tiny" if Path(paths.base).resolve().parent.name == "tiny" else "published"
+
+
+def default_device() -> str:
+    """This process's GPU, or the CPU."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+
+
+def backbone_dtype(arguments: argparse.Namespace) -> torch.dtype:
+    """bfloat16 or float16 where asked for, else float32."""
+    if getattr(arguments, "bf16", None):
+        return torch.bfloat16
+    return torch.float16 if getattr(arguments, "fp16", None) else torch.float32
+
+
+def read_all(
+    paths: Sequence[Path], benchmark: Benchmark | None, arguments: argparse.Namespace
+) -> dict[Path, list[Sample]]:
+    """Read sample files and open every medium once; file -> samples.
+
+    Raises:
+        InputError: with every fault of every file, before anything long starts.
+    """
+    samples: dict[Path, list[Sample]] = {}
+    problems: list[Problem] = []
+    for path in dict.fromkeys(paths):
+        try:
+            samples[path] = read_samples(
+                path,
+                media_root=arguments.media_root or (benchmark.media_root if benchmark else None),
+                media_prefix=arguments.media_prefix or (benchmark.media_prefix if benchmark else None),
+                missing_media=arguments.missing_media,
+            )
+        except InputError as error:
+            problems += error.problems
+    problems += check_media(
+        [sample for group in samples.values() for sample in group],
+        index=MediaIndex(arguments.feature_store / "media_index.jsonl"),
+        num_frames=arguments.num_frames,
+        progress=not arguments.quiet,
+    )
+    if problems:
+        raise InputError(problems)
+    return samples
+
+
+def main_command(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> int:
+    """Parse, set up logging, run; returns the exit status."""
+    arguments = parser.parse_args()
+    set_up_logging()
+    try:
+        main(arguments)
+    except (ValueError, OSError) as error:
+        if os.environ.get("AVQACL_TRACEBACK"):
+            raise
+        sys.stderr.write(f"{parser.prog}: error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{parser.prog}: stopped; start it again to go on from here\n")
+        return 130
+    return 0
+
+
+def set_up_logging() -> None:
+    """Information on stdout, warnings and errors on stderr; the shell scripts keep both."""
+    plain = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+    information = logging.StreamHandler(sys.stdout)
+    information.addFilter(lambda record: record.levelno < logging.WARNING)
+    warnings = logging.StreamHandler(sys.stderr)
+    warnings.setLevel(logging.WARNING)
+    for handler in (information, warnings):
+        handler.setFormatter(plain)
+    rank = int(os.environ.get("RANK", 0))
+    logging.basicConfig(
+        level=logging.INFO if rank == 0 else logging.WARNING, handlers=[information, warnings], force=True
+    )
+    for name in ("httpx", "urllib3", "PIL", "matplotlib", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)

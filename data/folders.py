@@ -1,0 +1,52 @@
+"""Where a study keeps its files: the published places, and one folder per further seed and comparison row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class StudyFolders:
+    """Output folders of one seed. Seed 0 has the published places, other seeds a folder of their own
+    below."""
+
+    output: Path  # output/AVQA
+    seed: int = 0
+    given_experts: Path | None = None  # folder of published or other ready experts and anchors (EXPERTS=)
+
+    @property
+    def root(self) -> Path:
+        """Everything of this seed."""
+        return self.output if self.seed == 0 else self.output / f"seed_{self.seed}"
+
+    def experts(self, method: str) -> Path:
+        """Folder of `expert_task_k.pt`."""
+        return (
+            self.root / "experts"
+            if method == "anchor_moe"
+            else self.root / "comparisons" / method / "experts"
+        )
+
+    def anchors(self, method: str) -> Path:
+        """Folder of `anchor_task_k.pt`."""
+        return (
+            self.root / "anchors"
+            if method == "anchor_moe"
+            else self.root / "comparisons" / method / "anchors"
+        )
+
+    def checkpoint(self, method: str, task_id: int) -> Path:
+        """Folder of the training checkpoint and the log of one cell."""
+        stem = f"AVQACL-MoE_task{task_id}_ckpt"
+        return self.root / stem if method == "anchor_moe" else self.root / "comparisons" / method / stem
+
+
+def expert_file(folder: Path, task_id: int) -> Path:
+    """`expert_task_k.pt` of a folder."""
+    return folder / f"expert_task_{task_id}.pt"
+
+
+def anchor_file(folder: Path, task_id: int) -> Path:
+    """`anchor_task_k.pt` of a folder."""
+    return folder / f"anchor_task_{task_id}.pt"

@@ -1,0 +1,160 @@
+"""Samples in, batches and routing features out: everything between the data files and one backbone's tensors.
+
+The same calls serve training, anchors and evaluation, so a feature has one definition.
+Legend: N samples, W feature width, D LLM width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.feature_store import FeatureStore
+from data.prompts import Prompt, PromptTokenizer, build_prompt, question_ids
+from data.samples import Media, Sample
+from data.tags import remove_tags
+from model.language_model.backbone import Backbone
+from model.language_model.splice import PromptBatch
+from model.moe.anchors import Anchor
+from model.moe.routing_records import RoutingFeatures
+
+TEXT_FEATURES = ("question", "prompt")
+
+
+class Inputs:
+    """One backbone's view of the data.
+
+    Args:
+        backbone: tokenizer, input embeddings and encoder come from it.
+        store: encoded media.
+        text_feature: "question" (mean input embedding of the question's tokens, default) or "prompt" (of the
+        whole
+            prompt, as published).
+        quiet: no progress bars.
+    """
+
+    def __init__(
+        self, backbone: Backbone, store: FeatureStore, *, text_feature: str = "question", quiet: bool = False
+    ) -> None:
+        if text_feature not in TEXT_FEATURES:
+            raise ValueError(
+                f"text_feature: got {text_feature!r}, expected one of {', '.join(TEXT_FEATURES)}"
+            )
+        self.tokenizer = PromptTokenizer(backbone.tokenizer)
+        self.store, self.text_feature, self.quiet = store, text_feature, quiet
+        self.base_identity = backbone.identity
+        self._embedding = backbone.llm.get_input_embeddings()
+        self._prompts: dict[tuple[str, str, bool], Prompt] = {}
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the tensors besides backbone and data, for run records."""
+        return {"num_frames": self.store.num_frames, "text_feature": self.text_feature}
+
+    def encode(self, samples: Sequence[Sample]) -> None:
+        """Encode the media that the store does not hold yet."""
+        self.store.encode(samples, progress=not self.quiet)
+
+    # -- prompts
+
+    def prompt(self, sample: Sample, *, with_answer: bool, without_media: bool = False) -> Prompt:
+        """The tokenised prompt of a sample, kept for the next epoch."""
+        question = remove_tags(sample.question) if without_media else sample.question
+        key = (question, sample.answer, with_answer)
+        if key not in self._prompts:
+            self._prompts[key] = build_prompt(
+                self.tokenizer, question, sample.answer if with_answer else None
+            )
+        return self._prompts[key]
+
+    def prompt_length(self, sample: Sample, *, without_media: bool = False) -> int:
+        """Tokens of the prompt with its media and answer."""
+        ids = self.prompt(sample, with_answer=True, without_media=without_media).input_ids
+        media = () if without_media else tagged_media(sample)
+        return len(ids) - len(media) + sum(len(self.store.get(item).tokens) for item in media)
+
+    def answer_length(self, sample: Sample) -> int:
+        """Tokens that the loss is computed on: the answer and the end token."""
+        labels = self.prompt(sample, with_answer=True).labels
+        assert labels is not None
+        return int((labels >= 0).sum())
+
+    def batch(
+        self, samples: Sequence[Sample], *, with_answers: bool, without_media: bool = False
+    ) -> PromptBatch:
+        """Prompts and media tokens of the samples; labels where answers are wanted."""
+        return self._collate([(sample, without_media) for sample in samples], with_answers)
+
+    def mixed_batch(self, asked: Sequence[tuple[Sample, bool]]) -> PromptBatch:
+        """Prompts to be answered; the second of each pair leaves the media out."""
+        return self._collate(asked, with_answers=False)
+
+    def _collate(self, asked: Sequence[tuple[Sample, bool]], with_answers: bool) -> PromptBatch:
+        prompts = [
+            self.prompt(sample, with_answer=with_answers, without_media=without) for sample, without in asked
+        ]
+        media = [
+            [] if without else [self.store.get(item).tokens for item in tagged_media(sample)]
+            for sample, without in asked
+        ]
+        labels = [prompt.labels for prompt in prompts if prompt.labels is not None]
+        return PromptBatch([prompt.input_ids for prompt in prompts], media, labels if with_answers else None)
+
+    # -- routing
+
+    def routing(self, samples: Sequence[Sample], *, without_media: bool = False) -> RoutingFeatures:
+        """Routing features of the samples: mean tower outputs and the text feature; several media are
+        averaged."""
+        rows = [self._routing_row(sample, without_media) for sample in samples]
+        return RoutingFeatures.from_samples(rows, {"text": self.text_feature})
+
+    @torch.no_grad()
+    def _routing_row(self, sample: Sample, without_media: bool) -> dict[str, Tensor | None]:
+        row: dict[str, Tensor | None] = {"text": self._text(sample, without_media)}
+        for kind in () if without_media else ("video", "image", "audio"):
+            vectors = [self.store.get(item).routing for item in sample.media if item.kind == kind]
+            row[kind] = torch.stack(vectors).mean(0) if vectors else None
+        return row
+
+    def _text(self, sample: Sample, without_media: bool) -> Tensor:
+        """Mean input embedding over the text's ids. (D,) float32 on the CPU"""
+        if self.text_feature == "question":
+            ids = question_ids(self.tokenizer, sample.question_text)
+        else:
+            ids = self.prompt(sample, with_answer=False, without_media=without_media).input_ids
+        ids = ids[ids >= 0].to(self._embedding.weight.device)
+        return self._embedding.weight[ids].float().mean(0).cpu()
+
+    def anchor(self, task_id: int, samples: Sequence[Sample], *, without_media: bool = False) -> Anchor:
+        """The anchor of a task: every sample once, in data order, by the very call that routes."""
+        features = self.routing(samples, without_media=without_media)
+        return Anchor.from_features(
+            task_id,
+            features.rows(),
+            base_identity=self.base_identity,
+            feature_kinds={"text": self.text_feature},
+        )
+
+    # -- identity of samples
+
+    def sample_key(self, sample: Sample, *, without_media: bool = False) -> str:
+        """Hash of what an answer depends on: the question and the content of its media."""
+        keys = [] if without_media else [self.store.key(item) for item in tagged_media(sample)]
+        question = remove_tags(sample.question) if without_media else sample.question
+        return hashlib.sha256("\n".join([question, *keys]).encode()).hexdigest()
+
+    def media_digest(self, samples: Sequence[Sample]) -> str:
+        """Hash over the content of all media of the samples, in order."""
+        digest = hashlib.sha256()
+        for sample in samples:
+            for item in sample.media:
+                digest.update(self.store.key(item).encode())
+        return digest.hexdigest()
+
+
+def tagged_media(sample: Sample) -> tuple[Media, ...]:
+    """The media that are spliced into the prompt, in tag order."""
+    return tuple(item for item in sample.media if item.tagged)

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Evaluate every stage of every method and write the report. On a cluster: sbatch eval_all_tasks.sh.
+#SBATCH --job-name=avqacl-eval
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=8
+#SBATCH --gres=gpu:1
+#SBATCH --time=12:00:00
+#SBATCH --output=logs/slurm-%x-%j.out
+set -euo pipefail
+
+usage() {
+    cat <<'USAGE'
+usage: [NAME=VALUE ...] bash eval_all_tasks.sh [FLAGS of evaluation/eval_all.py]
+
+Answers the test questions after every task, without task labels, and writes RESULTS/taskK_NAME_results.json, summary.json,
+summary.md and pictures. Answers are kept as they come: started again, it answers only what is missing.
+
+  CHECKPOINTS=DIR   backbone (checkpoints: the published files if they are there, else the embedded tiny backbone)
+  BENCHMARK=FILE    benchmark file (data_sample/avqa.json)
+  OUTPUT=DIR        what train_all_tasks.sh wrote (output/NAME, NAME being the benchmark's)
+  EXPERTS=DIR       given experts and anchors, such as checkpoints/AVQACL-MoE-experts, instead of OUTPUT's
+  RESULTS=DIR       results and report (eval_results/NAME)
+  METHODS="..."     of anchor_moe oracle sequential joint zero_shot blind (tiny backbone: all; else anchor_moe)
+  SEEDS="0 1 2"     seeds (0)
+  LOGS=DIR          eval_all_tasks.log and .err (logs)
+  PYTHON=FILE       which Python; else the active environment, else .venv, made on first use
+
+Flags go to evaluation/eval_all.py; --split val, --router lda, --metric raw --modality_weights equal (the published
+routing) and --media_root DIR are common. All of them: bash eval_all_tasks.sh --flags
+USAGE
+}
+
+case "${1:-}" in -h | --help) usage; exit 0 ;; esac
+here="$(dirname "${BASH_SOURCE[0]}")"
+cd "${SLURM_SUBMIT_DIR:-$here}"
+source scripts/environment.sh
+source scripts/logging.sh
+use_environment
+[ "${1:-}" != --flags ] || exec "$PYTHON" evaluation/eval_all.py --help
+
+arguments=(--checkpoints "${CHECKPOINTS:-checkpoints}" --benchmark "${BENCHMARK:-data_sample/avqa.json}")
+[ -z "${OUTPUT:-}" ] || arguments+=(--output "$OUTPUT")
+[ -z "${EXPERTS:-}" ] || arguments+=(--experts "$EXPERTS")
+[ -z "${RESULTS:-}" ] || arguments+=(--results "$RESULTS")
+[ -z "${METHODS:-}" ] || arguments+=(--methods "$METHODS")
+[ -z "${SEEDS:-}" ] || arguments+=(--seeds "$SEEDS")
+
+run_logged "${LOGS:-logs}/eval_all_tasks" "$PYTHON" evaluation/eval_all.py "${arguments[@]}" "$@"

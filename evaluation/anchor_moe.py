@@ -1,0 +1,203 @@
+"""The trained system as one object: backbone, experts, anchors, router. Asks no task label.
+
+moe = AnchorMoE.load("checkpoints", experts="output/AVQA/experts", anchors="output/AVQA/anchors")
+print(moe.ask("What makes the sound?", video="clip.mp4").text)
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from data.asking import clip_sample
+from data.feature_store import FeatureStore
+from data.files import sha256_file
+from data.folders import anchor_file, expert_file
+from data.inputs import Inputs
+from data.samples import Sample
+from evaluation.answer_book import AnswerBook
+from evaluation.answering import Answerer, Generation, Request
+from model.language_model.anchor_lm import AnchorLM
+from model.language_model.backbone import Backbone, find_checkpoints, load_backbone
+from model.moe.anchor_files import load_anchor
+from model.moe.expert_files import inspect_expert
+from model.moe.experts import ExpertBank, ExpertConfig
+from model.moe.routing import Router
+from model.moe.routing_records import RouterConfig, Routing
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer and how it came about."""
+
+    text: str
+    task_id: int  # expert that answered, -1 for the bare backbone
+    scores: dict[int, float] = field(default_factory=dict)  # task -> routing score
+    modality_scores: dict[str, dict[int, float | None]] = field(
+        default_factory=dict
+    )  # modality -> task -> score
+    far: bool = False  # far from every task
+
+
+def task_ids_in(experts: Path, anchors: Path, num_experts: int | None = None) -> list[int]:
+    """Tasks 0 to num_experts - 1, or all for which `experts` has a file.
+
+    Raises:
+        ValueError: none is there, or an expert or anchor is missing.
+    """
+    found = sorted(
+        int(match[1])
+        for path in experts.glob("expert_task_*.pt")
+        if (match := re.search(r"_(\d+)\.pt$", path.name))
+    )
+    tasks = list(range(num_experts)) if num_experts is not None else found
+    if not tasks:
+        raise ValueError(
+            f"{experts}: no expert_task_K.pt; train first (bash train_all_tasks.sh) or name another folder"
+        )
+    for task in tasks:
+        for path in (expert_file(experts, task), anchor_file(anchors, task)):
+            if not path.is_file():
+                raise ValueError(
+                    f"{path}: missing; every task needs its expert and its anchor (tasks {tasks})"
+                )
+    return tasks
+
+
+def bank_config(paths: Sequence[Path]) -> ExpertConfig:
+    """The configuration that these expert files share.
+
+    Raises:
+        ValueError: two files differ in kind, rank, alpha, layers or projections.
+    """
+    configs: dict[ExpertConfig, Path] = {}
+    for path in paths:
+        file = inspect_expert(path)
+        made = ExpertConfig(kind=file.header.kind, layers=file.layers, projections=file.projections)
+        if file.header.rank is not None and file.header.alpha is not None:
+            made = ExpertConfig("lora", file.header.rank, file.header.alpha, file.layers, file.projections)
+        configs.setdefault(made, path)
+    if len(configs) > 1:
+        raise ValueError(
+            f"experts of different make cannot share a bank: {', '.join(map(str, configs.values()))}"
+        )
+    return next(iter(configs))
+
+
+class AnchorMoE:
+    """Routes every sample by the anchors and answers it with the expert that they pick."""
+
+    def __init__(self, inputs: Inputs, answerer: Answerer, router: Router) -> None:
+        """See `load` for the usual way to get one."""
+        self.inputs, self.answerer, self.router = inputs, answerer, router
+
+    @classmethod
+    def load(
+        cls,
+        checkpoints: str | Path = "checkpoints",
+        *,
+        experts: str | Path,
+        anchors: str | Path,
+        router: RouterConfig | None = None,
+        device: str = "cpu",
+        store: str | Path | None = None,
+    ) -> AnchorMoE:
+        """Load backbone, experts and anchors; without `store` encoded clips are kept in a temporary folder.
+
+        Raises:
+            ValueError: a file is missing, damaged, or made for another backbone.
+        """
+        paths, _ = find_checkpoints(Path(checkpoints))
+        backbone = load_backbone(paths, device=torch.device(device))
+        folder = Path(store) if store else Path(tempfile.mkdtemp(prefix="avqacl_features_"))
+        inputs = Inputs(backbone, FeatureStore(folder, backbone.encoder), quiet=True)
+        book = AnswerBook(folder / "answers.jsonl")
+        return cls.assemble(inputs, backbone, Path(experts), Path(anchors), router or RouterConfig(), book)
+
+    @classmethod
+    def assemble(
+        cls,
+        inputs: Inputs,
+        backbone: Backbone,
+        experts: Path,
+        anchors: Path,
+        router: RouterConfig,
+        book: AnswerBook,
+        generation: Generation | None = None,
+        num_experts: int | None = None,
+    ) -> AnchorMoE:
+        """Put experts and anchors in front of a backbone that is loaded already."""
+        tasks = task_ids_in(experts, anchors, num_experts)
+        files = {task: expert_file(experts, task) for task in tasks}
+        bank = ExpertBank(backbone.llm, bank_config(list(files.values())), backbone.identity)
+        for task, path in files.items():
+            bank.load(task, path)
+        loaded = [load_anchor(anchor_file(anchors, task), task, backbone.identity) for task in tasks]
+        answerer = Answerer(
+            AnchorLM(backbone.llm, bank),
+            inputs,
+            book,
+            generation or Generation(progress=not inputs.quiet),
+            {task: sha256_file(path) for task, path in files.items()},
+        )
+        return cls(inputs, answerer, Router(loaded, router))
+
+    def route(self, samples: Sequence[Sample]) -> Routing:
+        """Routing of the samples; their clips are encoded if they are not in the store."""
+        self.inputs.encode(samples)
+        return self.router.route(self.inputs.routing(samples))
+
+    def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
+        """Route and answer, in the order of the samples."""
+        routing = self.route(samples)
+        requests = [Request(sample, task) for sample, task in zip(samples, routing.task_ids, strict=True)]
+        texts = self.answerer.answer(requests)
+        return [describe(routing, row, text) for row, text in enumerate(texts)]
+
+    def ask(
+        self,
+        question: str,
+        *,
+        video: str | Path | None = None,
+        audio: str | Path | None = None,
+        image: str | Path | None = None,
+    ) -> Prediction:
+        """Answer one question about a clip; a video file's own sound is used where `audio` is not given."""
+        return self.predict([clip_sample(question, video=video, audio=audio, image=image)])[0]
+
+
+def describe(routing: Routing, row: int, text: str) -> Prediction:
+    """The prediction of one row of a routing."""
+    tasks = routing.candidates
+    per_modality = {
+        name: {task: _finite(float(score)) for task, score in zip(tasks, scores[row], strict=True)}
+        for name, scores in routing.modality_scores.items()
+    }
+    return Prediction(
+        text,
+        routing.task_ids[row],
+        {task: round(float(score), 6) for task, score in zip(tasks, routing.scores[row], strict=True)},
+        per_modality,
+        bool(routing.far[row]),
+    )
+
+
+def _finite(score: float) -> float | None:
+    """A score for JSON; None where the modality is missing."""
+    return round(score, 6) if score == score else None
+
+
+def prediction_json(prediction: Prediction) -> dict[str, object]:
+    """The fields that results files add to a published sample."""
+    routing = {
+        "task": prediction.task_id,
+        "scores": prediction.scores,
+        "modality_scores": prediction.modality_scores,
+        "far": prediction.far,
+    }
+    return {"text": prediction.text, "routing": routing}

@@ -1,0 +1,97 @@
+"""Greedy answers in mixed-expert batches: each (sample, expert) once, questions of different tasks side by
+side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from data.inputs import Inputs
+from data.samples import Sample
+from evaluation.answer_book import AnswerBook, answer_key
+from model.language_model.anchor_lm import AnchorLM
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question for one expert."""
+
+    sample: Sample
+    expert: int  # id in the bank, NO_EXPERT for the bare backbone
+    without_media: bool = False  # ask blind
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How answers are generated; greedy always."""
+
+    max_new_tokens: int = 64
+    batch_size: int = 16  # rows per batch; changes nothing but speed and rounding
+    progress: bool = True
+
+
+class Answerer:
+    """Answers requests with one model and keeps the answers in a book."""
+
+    def __init__(
+        self,
+        model: AnchorLM,
+        inputs: Inputs,
+        book: AnswerBook,
+        generation: Generation,
+        expert_digests: dict[int, str],
+    ) -> None:
+        """`expert_digests`: bank id -> hash of the expert's file, part of the key of an answer."""
+        self.model, self.inputs, self.book, self.generation = model, inputs, book, generation
+        self._digests = expert_digests
+
+    def key(self, request: Request) -> str:
+        """The key of the answer in the book."""
+        return answer_key(
+            sample=self.inputs.sample_key(request.sample, without_media=request.without_media),
+            expert=self._digests.get(request.expert, "none"),
+            base=self.inputs.base_identity,
+            max_new_tokens=self.generation.max_new_tokens,
+            inputs=self.inputs.identity(),
+        )
+
+    def answer(self, requests: Sequence[Request], title: str = "answering") -> list[str]:
+        """Answer texts in the order of the requests; what the book holds is not computed again.
+
+        Each batch is written to the book before the next starts. Equal requests are answered once.
+        """
+        keys = [self.key(request) for request in requests]
+        missing = {
+            key: request for key, request in zip(keys, requests, strict=True) if self.book.get(key) is None
+        }
+        order = sorted(
+            missing,
+            key=lambda key: (
+                self.inputs.prompt_length(missing[key].sample, without_media=missing[key].without_media),
+                missing[key].expert,
+            ),
+            reverse=True,
+        )
+        size = self.generation.batch_size
+        with tqdm(total=len(order), desc=title, disable=not self.generation.progress or not order) as bar:
+            for start in range(0, len(order), size):
+                batch = order[start : start + size]
+                for key, text in zip(batch, self._generate([missing[key] for key in batch]), strict=True):
+                    self.book.add(key, text)
+                bar.update(len(batch))
+        texts = [self.book.get(key) for key in keys]
+        assert all(text is not None for text in texts)
+        return [text or "" for text in texts]
+
+    def _generate(self, requests: Sequence[Request]) -> list[str]:
+        tokenizer = self.inputs.tokenizer
+        prompts = self.inputs.mixed_batch([(request.sample, request.without_media) for request in requests])
+        tokens = self.model.generate(
+            prompts,
+            [request.expert for request in requests],
+            max_new_tokens=self.generation.max_new_tokens,
+            eos_id=tokenizer.eos_token_id,
+        )
+        return [tokenizer.decode(ids).strip() for ids in tokens]

@@ -1,0 +1,62 @@
+"""Flags of the evaluation commands: router and generation."""
+
+from __future__ import annotations
+
+import argparse
+
+from evaluation.answering import Generation
+from model.moe.routing_records import RouterConfig, parse_modality_combination
+
+COMBINATIONS = ("all", "text_audio", "video_audio", "text_video", "text", "audio", "video")
+
+
+def add_router_flags(parser: argparse.ArgumentParser) -> None:
+    """How an expert is picked."""
+    group = parser.add_argument_group("routing")
+    group.add_argument(
+        "--router", default="cosine", choices=("cosine", "lda"), help="how samples meet anchors (cosine)"
+    )
+    group.add_argument(
+        "--metric",
+        default="whitened",
+        choices=("whitened", "raw"),
+        help="space of the cosine; raw is the published one",
+    )
+    group.add_argument(
+        "--modality_weights",
+        default="informative",
+        choices=("informative", "equal"),
+        help="weigh modalities by how well they tell tasks apart, or equally as published",
+    )
+    group.add_argument(
+        "--modality_combination", default="all", choices=COMBINATIONS, help="modalities that route (all)"
+    )
+    group.add_argument(
+        "--abstain", action="store_true", help="samples far from every task go to the bare backbone"
+    )
+
+
+def router_config(arguments: argparse.Namespace) -> RouterConfig:
+    """The router that the flags ask for."""
+    return RouterConfig(
+        router=arguments.router,
+        metric=arguments.metric,
+        modality_weights=arguments.modality_weights,
+        modalities=parse_modality_combination(arguments.modality_combination),
+        abstain=arguments.abstain,
+    )
+
+
+def add_generation_flags(parser: argparse.ArgumentParser) -> None:
+    """How answers are generated."""
+    group = parser.add_argument_group("answers (greedy)")
+    group.add_argument("--batch_size", type=int, default=16, help="rows of a batch, of any experts (16)")
+    group.add_argument("--max_new_tokens", type=int, default=32, help="longest answer in tokens (32)")
+
+
+def generation(arguments: argparse.Namespace) -> Generation:
+    """The generation settings that the flags ask for."""
+    for name in ("batch_size", "max_new_tokens"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name}: got {getattr(arguments, name)}, expected at least 1")
+    return Generation(arguments.max_new_tokens, arguments.batch_size, progress=not arguments.quiet)

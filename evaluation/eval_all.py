@@ -1,0 +1,243 @@
+"""Evaluate every stage of every method and write the report: the command behind eval_all_tasks.sh.
+
+    python evaluation/eval_all.py --benchmark data_sample/avqa.json
+
+Answers are kept in RESULTS/answers.jsonl as they come; a restart answers only what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from data.benchmark import Benchmark, Task, read_benchmark
+from data.command_line import add_backbone_flags, add_data_flags, main_command, open_inputs, read_all
+from data.files import only_run_in, require_writable, sha256_file, write_json_atomic
+from data.folders import StudyFolders
+from data.inputs import Inputs
+from data.run_record import provenance
+from data.samples import Sample
+from evaluation.anchor_moe import bank_config, describe, prediction_json
+from evaluation.answer_book import AnswerBook
+from evaluation.answering import Answerer, Generation
+from evaluation.arguments import add_generation_flags, add_router_flags, generation, router_config
+from evaluation.report import MethodResult, write_report
+from evaluation.scoring.routing import RoutingRecord
+from evaluation.study import METHODS, Experts, MethodPlan, Planner, accuracy_matrix, expert_files
+from evaluation.tables import format_summary
+from model.language_model.anchor_lm import AnchorLM
+from model.language_model.backbone import Backbone
+from model.moe.experts import ExpertBank, ExpertConfig
+from model.moe.routing_records import RouterConfig, Routing
+
+log = logging.getLogger("eval_all")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of this command."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--benchmark", type=Path, default=Path("data_sample/avqa.json"), help="benchmark file")
+    made.add_argument("--split", choices=("test", "val"), default="test", help="which questions (test)")
+    made.add_argument("--output", type=Path, help="what train_all.py wrote (output/NAME of the benchmark)")
+    made.add_argument("--results", type=Path, help="results and report (eval_results/NAME)")
+    made.add_argument(
+        "--experts", type=Path, help="folder of given experts (and anchors beside them), instead of --output"
+    )
+    made.add_argument(
+        "--methods", help=f"space- or comma-separated, of {' '.join(METHODS)} (tiny: all; else anchor_moe)"
+    )
+    made.add_argument("--seeds", default="0", help="space- or comma-separated")
+    add_router_flags(made)
+    add_generation_flags(made)
+    add_backbone_flags(made)
+    add_data_flags(made)
+    return made
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Evaluate and report."""
+    started = time.monotonic()
+    benchmark = read_benchmark(arguments.benchmark)
+    arguments.output = arguments.output or Path("output") / benchmark.name
+    arguments.results = arguments.results or Path("eval_results") / benchmark.name
+    require_writable(arguments.results)
+    seeds = [int(seed) for seed in arguments.seeds.replace(",", " ").split()]
+    router, settings = router_config(arguments), generation(arguments)
+    with only_run_in(arguments.results):
+        tests = read_tests(benchmark, arguments)
+        inputs, backbone, preset = open_inputs(arguments)
+        methods = chosen_methods(arguments.methods, preset)
+        inputs.encode([sample for group in tests for sample in group])
+        runs = [
+            evaluate_seed(
+                seed, benchmark.tasks, tests, methods, inputs, backbone, router, settings, arguments
+            )
+            for seed in seeds
+        ]
+        results = [merge([run[position] for run in runs]) for position in range(len(methods))]
+        record = {
+            **provenance(round(time.monotonic() - started, 1)),
+            **about(benchmark, arguments, inputs, backbone),
+        }
+        names = [task.name for task in benchmark.tasks]
+        summary = write_report(
+            arguments.results, benchmark.name, names, seeds, results, record, [t.id for t in benchmark.tasks]
+        )
+    print(format_summary(summary))
+    log.info("report in %s, %.0f s", arguments.results, time.monotonic() - started)
+    if preset == "tiny":
+        log.info(
+            "backbone: the embedded tiny one (%s); published checkpoints were not there",
+            arguments.checkpoints / "tiny",
+        )
+
+
+def chosen_methods(text: str | None, preset: str) -> tuple[str, ...]:
+    """The methods asked for; the comparison rows are on by default for the tiny backbone only."""
+    if text is None:
+        return METHODS if preset == "tiny" else ("anchor_moe",)
+    methods = tuple(text.replace(",", " ").split())
+    unknown = sorted(set(methods) - set(METHODS))
+    if unknown or not methods:
+        raise ValueError(f"--methods: got {text!r}, expected some of {' '.join(METHODS)}")
+    return methods
+
+
+def read_tests(benchmark: Benchmark, arguments: argparse.Namespace) -> list[list[Sample]]:
+    """The questions of every task, checked before anything long starts."""
+    files: list[Path] = []
+    for task in benchmark.tasks:
+        path = task.test if arguments.split == "test" else task.val
+        if path is None:
+            raise ValueError(
+                f"{benchmark.path}: task {task.id} ({task.name}) names no {arguments.split!r} file; add one"
+            )
+        files.append(path)
+    samples = read_all(files, benchmark, arguments)
+    return [samples[path] for path in files]
+
+
+def about(
+    benchmark: Benchmark, arguments: argparse.Namespace, inputs: Inputs, backbone: Backbone
+) -> dict[str, object]:
+    """What the numbers depend on, for the report."""
+    files = [task.test if arguments.split == "test" else task.val for task in benchmark.tasks]
+    return {
+        "benchmark_file": str(arguments.benchmark),
+        "split": arguments.split,
+        "data": {path.name: sha256_file(path) for path in files if path},
+        "base_identity": backbone.identity,
+        "router": vars(router_config(arguments)),
+        "max_new_tokens": arguments.max_new_tokens,
+        "inputs": inputs.identity(),
+    }
+
+
+def evaluate_seed(
+    seed: int,
+    tasks: Sequence[Task],
+    tests: Sequence[Sequence[Sample]],
+    methods: Sequence[str],
+    inputs: Inputs,
+    backbone: Backbone,
+    router: RouterConfig,
+    settings: Generation,
+    arguments: argparse.Namespace,
+) -> list[MethodResult]:
+    """All methods of one seed; writes the published results files of anchor_moe."""
+    folders = StudyFolders(arguments.output, seed, given_experts=arguments.experts)
+    files = [path for method in methods for path in expert_files(tasks, method, folders) if path.is_file()]
+    files = list(dict.fromkeys(files))
+    bank = ExpertBank(backbone.llm, bank_config(files) if files else ExpertConfig(), backbone.identity)
+    try:
+        experts = Experts.load(bank, files)
+        planner = Planner(tasks, tests, folders, inputs, experts, router)
+        plans = [planner.plan(method) for method in methods]
+        digests = {number: sha256_file(path) for path, number in experts.ids.items()}
+        book = AnswerBook(arguments.results / "answers.jsonl")
+        answerer = Answerer(AnchorLM(backbone.llm, bank), inputs, book, settings, digests)
+        requests = [request for plan in plans for stage in plan.stages for request in stage.requests]
+        texts = iter(answerer.answer(requests, f"answering, seed {seed}"))
+        results = []
+        for plan in plans:
+            answers = [[next(texts) for _ in stage.requests] for stage in plan.stages]
+            results.append(method_result(plan, answers, tasks))
+            if plan.name == "anchor_moe" and plan.stages:
+                write_results(arguments.results / ("" if seed == 0 else f"seed_{seed}"), plan, answers, tasks)
+        return results
+    finally:
+        bank.detach()
+
+
+def method_result(plan: MethodPlan, answers: Sequence[Sequence[str]], tasks: Sequence[Task]) -> MethodResult:
+    """One method of one seed as the report wants it."""
+    if plan.missing:
+        log.warning("%s: not run, %s", plan.name, plan.missing)
+        return MethodResult(plan.name, note=plan.missing)
+    matrix, n, n_failed = accuracy_matrix(plan.stages, answers, len(tasks))
+    record = routing_record(plan, tasks)
+    return MethodResult(plan.name, (matrix,), n, (n_failed,), (record,) if record else ())
+
+
+def routing_record(plan: MethodPlan, tasks: Sequence[Task]) -> RoutingRecord | None:
+    """The last stage's routing, None for a method that does not route."""
+    last = [stage for stage in plan.stages if stage.stage == len(tasks) - 1 and stage.routing is not None]
+    if not last:
+        return None
+    true: list[int] = []
+    chosen: list[int] = []
+    votes: dict[str, list[int | None]] = {}
+    for stage in last:
+        assert stage.routing is not None
+        true += [tasks[stage.task].id] * len(stage.requests)
+        chosen += stage.routing.task_ids
+        for name in stage.routing.modality_scores:
+            votes.setdefault(name, []).extend(single_choice(stage.routing, name))
+    return RoutingRecord(true, chosen, votes)
+
+
+def single_choice(routing: Routing, modality: str) -> list[int | None]:
+    """The task that one modality alone would choose for each sample, None where it is absent."""
+    choices: list[int | None] = []
+    for row in routing.modality_scores[modality]:
+        known = row.isfinite()
+        best = int(row.masked_fill(~known, -float("inf")).argmax())
+        choices.append(routing.candidates[best] if bool(known.any()) else None)
+    return choices
+
+
+def write_results(
+    folder: Path, plan: MethodPlan, answers: Sequence[Sequence[str]], tasks: Sequence[Task]
+) -> None:
+    """The published results file of every task at the last stage: its samples with text and routing added."""
+    for stage, texts in zip(plan.stages, answers, strict=True):
+        if stage.stage != len(tasks) - 1 or stage.routing is None:
+            continue
+        rows = [
+            {**request.sample.raw, **prediction_json(describe(stage.routing, row, text))}
+            for row, (request, text) in enumerate(zip(stage.requests, texts, strict=True))
+        ]
+        write_json_atomic(folder / f"{tasks[stage.task].results}_results.json", rows)
+
+
+def merge(results: Sequence[MethodResult]) -> MethodResult:
+    """One method over seeds; a method that a seed lacks is not run, so that no mean hides it."""
+    missing = [result for result in results if not result.matrices]
+    if missing:
+        return missing[0]
+    first = results[0]
+    return replace(
+        first,
+        matrices=tuple(result.matrices[0] for result in results),
+        n_failed=tuple(result.n_failed[0] for result in results),
+        routing=tuple(record for result in results for record in result.routing),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main_command(parser(), main))

@@ -1,0 +1,89 @@
+"""The plan of a study: which experts are trained, from what, and where their files go.
+
+A cell is one expert of one method. `anchor_moe` is the method of this project; the others are the rows that
+give its numbers meaning: `sequential` fine-tunes one expert task after task, `joint` trains one on all tasks
+at once, `blind` trains the anchor experts without video and audio.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.folders import StudyFolders, anchor_file, expert_file
+from data.samples import Benchmark
+
+TRAINED_METHODS = ("anchor_moe", "sequential", "joint", "blind")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One expert to train."""
+
+    method: str  # one of TRAINED_METHODS
+    task_id: int  # number in the file names
+    data: tuple[Path, ...]  # training JSON files
+    experts: Path  # folder of expert files
+    anchors: Path | None  # folder of anchor files, None where nothing is routed
+    checkpoint: Path  # folder of checkpoint and log
+    start_from: Path | None = None  # expert file to continue (sequential), None for the configured start
+    without_media: bool = False  # the blind baseline
+
+    @property
+    def title(self) -> str:
+        """For progress bars and messages."""
+        return f"{self.method} task {self.task_id}"
+
+    @property
+    def expert(self) -> Path:
+        """The expert file."""
+        return expert_file(self.experts, self.task_id)
+
+    @property
+    def anchor(self) -> Path | None:
+        """The anchor file."""
+        return anchor_file(self.anchors, self.task_id) if self.anchors else None
+
+
+def study_cells(benchmark: Benchmark, methods: tuple[str, ...], folders: StudyFolders) -> list[Cell]:
+    """All cells of a study for one seed, in the order in which they must be trained.
+
+    Raises ValueError for an unknown method or a task without training file.
+    """
+    cells: list[Cell] = []
+    for method in methods:
+        if method not in TRAINED_METHODS:
+            raise ValueError(
+                f"method {method!r}: nothing to train; expected some of {', '.join(TRAINED_METHODS)}"
+            )
+        cells += _method_cells(benchmark, method, folders)
+    return cells
+
+
+def _method_cells(benchmark: Benchmark, method: str, folders: StudyFolders) -> list[Cell]:
+    files = []
+    for task in benchmark.tasks:
+        if task.train is None:
+            raise ValueError(f"{benchmark.path}: task {task.id} ({task.name}) names no 'train' file; add one")
+        files.append(task.train)
+    experts, anchors = folders.experts(method), folders.anchors(method)
+    if method == "joint":
+        last = benchmark.tasks[-1].id
+        return [Cell(method, last, tuple(files), experts, None, folders.checkpoint(method, last))]
+    cells = []
+    for position, (task, file) in enumerate(zip(benchmark.tasks, files, strict=True)):
+        before = benchmark.tasks[position - 1].id if position else None
+        sequential = method == "sequential"
+        cells.append(
+            Cell(
+                method,
+                task.id,
+                (file,),
+                experts,
+                None if sequential else anchors,
+                folders.checkpoint(method, task.id),
+                start_from=expert_file(experts, before) if sequential and before is not None else None,
+                without_media=method == "blind",
+            )
+        )
+    return cells

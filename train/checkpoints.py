@@ -1,0 +1,78 @@
+"""Training checkpoints: what an interrupted run needs to go on, bit for bit.
+
+One folder per task holds `identity.json` (what the run is) and `state.pt` (expert, optimiser, schedule,
+step). A folder of another run is refused. Both files are written atomically; `state.pt` holds tensors and
+plain values only.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.files import open_atomic
+from data.run_record import differing_keys, read_identity, write_record
+
+
+class CheckpointFolder:
+    """The checkpoint of one training run."""
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        """Nothing is read or written yet; `identity` holds JSON values only."""
+        self.folder = folder
+        self.identity: dict[str, Any] = json.loads(json.dumps(identity))
+        self._state = folder / "state.pt"
+        self._record = folder / "identity.json"
+
+    def claim(self) -> bool:
+        """Take the folder for this run; True if an earlier try of the same run left something to resume.
+
+        Raises ValueError, listing the keys that differ, if the folder belongs to a run with other settings.
+        """
+        found = read_identity(self._record)
+        if found is None:
+            write_record(self._record, self.identity)
+        elif differences := differing_keys(found, self.identity):
+            raise ValueError(changed_message(self.folder, differences))
+        return self._state.is_file()
+
+    def matches(self) -> bool:
+        """Whether the folder was claimed by this very run."""
+        return read_identity(self._record) == self.identity
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the saved state."""
+        with open_atomic(self._state) as file:
+            torch.save(state, file)
+
+    def load(self) -> dict[str, Any]:
+        """The saved state, on the CPU. Raises ValueError if the file is damaged or holds anything but plain
+        values."""
+        try:
+            return torch.load(self._state, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"{self._state}: damaged checkpoint ({error}); delete {self.folder} to train this task anew"
+            ) from error
+
+    def remove(self) -> None:
+        """Delete the checkpoint, after the expert is safely stored; logs in the same folder stay."""
+        shutil.rmtree(self.folder / "deepspeed", ignore_errors=True)
+        for file in (self._state, self._record):
+            file.unlink(missing_ok=True)
+
+
+def changed_message(place: Path, differences: list[str]) -> str:
+    """The refusal for a place that holds the work of other settings."""
+    return "\n  ".join(
+        [
+            f"{place} was made with other settings; nothing was touched. Add --overwrite to replace it, or "
+            "choose another OUTPUT. What differs:",
+            *differences,
+        ]
+    )

@@ -1,0 +1,229 @@
+"""The training loop: one expert on a frozen backbone, resumable at every step, on any number of processes.
+
+The loss of an optimiser step is the negative log-likelihood per answer token over the whole step, whatever
+the number of micro-batches and processes: `sum over answer tokens of -log p / number of answer tokens`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import get_scheduler
+
+from data.inputs import Inputs
+from data.samples import Sample
+from model.language_model.anchor_lm import AnchorLM
+from model.language_model.splice import PromptBatch
+from train.checkpoints import CheckpointFolder
+from train.config import TrainConfig
+from train.plan import count_steps, epoch_steps, micro_batches
+from train.reporting import Reporting, StepWriter
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One expert to train."""
+
+    task_id: int  # id of the expert in the bank
+    samples: Sequence[Sample]  # training questions, in file order
+    without_media: bool = False  # the blind baseline
+
+
+class AnswerNLL(nn.Module):
+    """The module that is wrapped for distributed training: prompts in, summed answer loss out."""
+
+    def __init__(self, model: AnchorLM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: PromptBatch, expert_ids: Sequence[int]) -> Tensor:
+        """Negative log-likelihood summed over the answer tokens of the batch, a scalar."""
+        return self.model(batch, expert_ids).sum
+
+
+class ExpertTraining:
+    """Training of one expert; `run` goes from the last checkpoint to the end."""
+
+    def __init__(
+        self,
+        model: AnchorLM,
+        inputs: Inputs,
+        job: Job,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        checkpoint: CheckpointFolder,
+        reporting: Reporting,
+    ) -> None:
+        """The expert `job.task_id` must be in the model's bank, at its starting point."""
+        self.model, self.inputs, self.job, self.config = model, inputs, job, config
+        self.accelerator, self.checkpoint, self.reporting = accelerator, checkpoint, reporting
+        self.rounds = config.accumulation
+        self.step_size = config.per_device_batch * config.accumulation * accelerator.num_processes
+        self.steps = count_steps(len(job.samples), self.step_size, config.epochs)
+        blind = job.without_media
+        self.lengths = [inputs.prompt_length(sample, without_media=blind) for sample in job.samples]
+        self.answer_tokens = [inputs.answer_length(sample) for sample in job.samples]
+        self._check_lengths()
+        assert model.bank is not None
+        self.bank = model.bank
+        self.parameters = self.bank.train_only(job.task_id)
+        optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        schedule = get_scheduler(
+            config.schedule,
+            optimizer,
+            num_warmup_steps=math.ceil(config.warmup_ratio * self.steps),
+            num_training_steps=self.steps,
+        )
+        self.wrapped, self.optimizer = accelerator.prepare(AnswerNLL(model), optimizer)
+        self.schedule = schedule
+        self.deepspeed = accelerator.distributed_type.value == "DEEPSPEED"
+
+    def _check_lengths(self) -> None:
+        for sample, length in zip(self.job.samples, self.lengths, strict=True):
+            if length > self.config.max_length:
+                raise ValueError(
+                    f"{sample.source}, index {sample.index}, id {sample.id}: media and text take "
+                    f"{length} tokens, more than --model_max_length {self.config.max_length}; shorten the text, "
+                    "use fewer media or raise the limit"
+                )
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end; returns {"steps", "final_loss", "seconds"}. Raises ValueError on a loss that is
+        not finite."""
+        started, first, loss = time.monotonic(), self._resume(), float("nan")
+        bar = tqdm(
+            total=self.steps,
+            initial=first,
+            desc=self.reporting.title,
+            disable=not (self.reporting.progress and self.accelerator.is_main_process),
+            mininterval=1.0,
+        )
+        with (
+            contextlib.closing(bar),
+            contextlib.closing(StepWriter(self.reporting, self.accelerator.is_main_process)) as writer,
+        ):
+            for step in range(first, self.steps):
+                loss, norm = self._step(step)
+                bar.update()
+                if (step + 1) % self.reporting.every == 0 or step + 1 == self.steps:
+                    bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+                    writer.write(step + 1, loss=loss, grad_norm=norm, learning_rate=self._learning_rate())
+                if (step + 1) % self.reporting.save_every == 0 or step + 1 == self.steps:
+                    self._save(step + 1)
+        self._release()
+        return {"steps": self.steps, "final_loss": loss, "seconds": round(time.monotonic() - started, 2)}
+
+    def _step(self, step: int) -> tuple[float, float]:
+        """One optimiser step; returns the loss per answer token over all processes and the gradient norm."""
+        config, world, rank = self.config, self.accelerator.num_processes, self.accelerator.process_index
+        per_epoch = count_steps(len(self.job.samples), self.step_size, 1)
+        epoch, place = divmod(step, per_epoch)
+        chosen = epoch_steps(self.lengths, self.step_size, config.seed, epoch)[place]
+        tokens = sum(self.answer_tokens[index] for index in chosen)
+        pieces = micro_batches(chosen, config.per_device_batch, rank, world)
+        if self.deepspeed:  # the engine counts micro-batches, so every step must have the same number
+            pieces += [[]] * (self.rounds - len(pieces))
+        total = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
+        for turn, piece in enumerate(pieces):
+            weight = world * (self.rounds if self.deepspeed else 1) / tokens if piece else 0.0
+            last = turn + 1 == len(pieces)
+            with (
+                contextlib.nullcontext() if last or self.deepspeed else self.accelerator.no_sync(self.wrapped)
+            ):
+                loss = self._backward(piece or chosen[:1], weight)
+            total += loss.double() if piece else 0.0
+        mean = float(self.accelerator.reduce(total, reduction="sum")) / tokens
+        if not math.isfinite(mean):
+            ids = ", ".join(self.job.samples[index].id for index in chosen)
+            raise ValueError(
+                f"step {step + 1}: the loss is {mean}; samples of this step: {ids}. The last checkpoint is "
+                f"kept in {self.checkpoint.folder}. Lower the learning rate or use another precision"
+            )
+        norm = self._clip()
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        return mean, norm
+
+    def _backward(self, piece: Sequence[int], weight: float) -> Tensor:
+        """Forward and backward of one micro-batch; the experts stay chosen while activations are
+        recomputed."""
+        batch = self.inputs.batch(
+            [self.job.samples[index] for index in piece],
+            with_answers=True,
+            without_media=self.job.without_media,
+        )
+        expert_ids = [self.job.task_id] * len(piece)
+        with self.bank.use(expert_ids):
+            loss: Tensor = self.wrapped(batch, expert_ids)
+            self.accelerator.backward(loss * weight)
+        return loss.detach()
+
+    def _clip(self) -> float:
+        """Clip the gradient by its global norm; returns the norm before clipping."""
+        if self.deepspeed:  # the engine clips by its own configuration
+            return float("nan")
+        limit = self.config.max_grad_norm or float("inf")
+        norm = self.accelerator.clip_grad_norm_(self.parameters, limit)
+        return float(norm) if norm is not None else float("nan")
+
+    def _learning_rate(self) -> float:
+        return float(self.schedule.get_last_lr()[0])
+
+    def _resume(self) -> int:
+        """Load the checkpoint if there is one; returns the number of steps already done."""
+        if not self.checkpoint.claim():
+            return 0
+        state = self.checkpoint.load()
+        if state["processes"] != self.accelerator.num_processes:
+            raise ValueError(
+                f"{self.checkpoint.folder}: saved with {state['processes']} processes, resumed with "
+                f"{self.accelerator.num_processes}; use the same number or delete the folder"
+            )
+        self.bank.load_state(self.job.task_id, state["expert"])
+        if self.deepspeed:
+            self.wrapped.load_checkpoint(str(self.checkpoint.folder / "deepspeed"), load_module_strict=False)
+        else:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        log.info("resuming at step %d of %d from %s", state["step"], self.steps, self.checkpoint.folder)
+        return int(state["step"])
+
+    def _save(self, step: int) -> None:
+        """Write the checkpoint; every process takes part, the main one writes."""
+        if self.deepspeed:
+            self.wrapped.save_checkpoint(
+                str(self.checkpoint.folder / "deepspeed"), tag="last", exclude_frozen_parameters=True
+            )
+        if self.accelerator.is_main_process:
+            self.checkpoint.save(
+                {
+                    "step": step,
+                    "processes": self.accelerator.num_processes,
+                    "expert": self.bank.state(self.job.task_id),
+                    "optimizer": None if self.deepspeed else self.optimizer.state_dict(),
+                    "schedule": self.schedule.state_dict(),
+                }
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _release(self) -> None:
+        """Drop the wrappers and gradients, so that the next task starts from a clean model."""
+        self.accelerator.free_memory()
+        for parameter in self.parameters:
+            parameter.requires_grad_(False)
+            parameter.grad = None

@@ -1,0 +1,220 @@
+"""One cell from start to finish: skip it, resume it, refuse it, or train it; then store expert, anchor and
+record.
+
+The order of writing makes a kill harmless: expert, anchor, record, and only then the checkpoint goes. A cell
+without record is unfinished; started again it resumes from the checkpoint and writes the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from data.files import read_json, sha256_file
+from data.folders import anchor_file, expert_file
+from data.inputs import Inputs
+from data.run_record import differing_keys, provenance, read_identity, write_record
+from data.samples import Sample
+from model.language_model.anchor_lm import AnchorLM
+from model.moe.anchor_files import load_anchor, save_anchor
+from model.moe.anchors import Anchor
+from model.moe.experts import ExpertBank
+from train.cells import Cell
+from train.checkpoints import CheckpointFolder, changed_message
+from train.config import TrainConfig
+from train.loop import ExpertTraining, Job
+from train.reporting import Reporting
+from train.starting_point import starting_point
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every cell of a study shares: the backbone is loaded once."""
+
+    model: AnchorLM
+    bank: ExpertBank  # the model's
+    inputs: Inputs
+    accelerator: Accelerator
+    config: TrainConfig
+    reporting: Reporting  # folder and title are filled in per cell
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What became of a cell."""
+
+    cell: Cell
+    outcome: str  # "skipped", "resumed" or "trained"
+    seconds: float  # training time of this call
+
+
+def cell_identity(cell: Cell, shop: Workshop) -> dict[str, Any]:
+    """What decides the cell's result, as JSON values; the hash of an expert it starts from is added when it
+    exists."""
+    identity = {
+        "method": cell.method,
+        "task_id": cell.task_id,
+        "without_media": cell.without_media,
+        "config": shop.config.identity(),
+        "processes": shop.accelerator.num_processes,
+        "data": {path.name: sha256_file(path) for path in cell.data},
+        "inputs": shop.inputs.identity(),
+        "base_identity": shop.inputs.base_identity,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(identity))
+    return plain
+
+
+def record_file(cell: Cell) -> Path:
+    """The record beside the expert."""
+    return cell.expert.with_suffix(".run.json")
+
+
+def check_cell(cell: Cell, shop: Workshop) -> None:
+    """Raise ValueError, before any work, if the cell's place holds the work of other settings or a damaged
+    expert."""
+    if shop.overwrite:
+        return
+    wanted = cell_identity(cell, shop)
+    found = read_identity(record_file(cell))
+    if found is not None:
+        for key in ("sources", "media"):  # known only once the earlier cells and the features are there
+            found.pop(key, None)
+        if differences := differing_keys(found, wanted):
+            raise ValueError(changed_message(cell.expert, differences))
+    elif cell.expert.exists() and not (cell.checkpoint / "identity.json").is_file():
+        raise ValueError(
+            f"{cell.expert}: exists without its record {record_file(cell).name}: who knows how it was "
+            "made; nothing was touched. Add --overwrite to replace it, or choose another OUTPUT"
+        )
+
+
+def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResult:
+    """Train one cell unless it is finished and unchanged.
+
+    Raises ValueError if its place holds the work of other settings (see `check_cell`), OSError if saving
+    fails.
+    """
+    check_cell(cell, shop)
+    sources = _sources(cell, shop)
+    identity = cell_identity(cell, shop)
+    identity["sources"] = {path.name: sha256_file(path) for path in sources}
+    identity["media"] = shop.inputs.media_digest(samples)
+    if not shop.overwrite and _finished(cell, identity):
+        log.info("%s: finished and unchanged, skipped", cell.title)
+        return CellResult(cell, "skipped", 0.0)
+    checkpoint = CheckpointFolder(cell.checkpoint, identity)
+    if shop.overwrite and not checkpoint.matches():
+        record_file(cell).unlink(missing_ok=True)
+        checkpoint.remove()
+    resumed = checkpoint.matches()
+
+    anchor = None
+    if cell.anchor:
+        anchor = shop.inputs.anchor(cell.task_id, samples, without_media=cell.without_media)
+    generator = torch.Generator().manual_seed(shop.config.seed * 1009 + cell.task_id)
+    bank = shop.bank
+    bank.add(cell.task_id, init=_initial(cell, shop, sources, anchor), generator=generator)
+    try:
+        job = Job(cell.task_id, samples, cell.without_media)
+        reporting = replace(shop.reporting, folder=cell.checkpoint, title=cell.title)
+        training = ExpertTraining(
+            shop.model, shop.inputs, job, shop.config, shop.accelerator, checkpoint, reporting
+        )
+        summary = training.run()
+        if shop.accelerator.is_main_process:
+            _store(cell, shop, anchor, identity, summary)
+            checkpoint.remove()
+        shop.accelerator.wait_for_everyone()
+    finally:
+        bank.remove(cell.task_id)
+    log.info(
+        "%s: %d steps, loss %.4f, %.1f s",
+        cell.title,
+        *(summary[k] for k in ("steps", "final_loss", "seconds")),
+    )
+    return CellResult(cell, "resumed" if resumed else "trained", summary["seconds"])
+
+
+def _finished(cell: Cell, identity: dict[str, Any]) -> bool:
+    """Whether the record is this very run's and its files are whole."""
+    found = read_identity(record_file(cell))
+    if found is None:
+        return False
+    if differences := differing_keys(found, identity):
+        raise ValueError(changed_message(cell.expert, differences))
+    for name, digest in read_json(record_file(cell))["files"].items():
+        path = cell.anchors / name if cell.anchors and name.startswith("anchor_") else cell.experts / name
+        if not path.is_file():
+            log.warning("%s is recorded as finished but missing; it is trained again", path)
+            return False
+        if sha256_file(path) != digest:
+            raise ValueError(
+                f"{path}: changed since it was trained (see {record_file(cell).name}); put the "
+                "original back, or add --overwrite to train it again"
+            )
+    return True
+
+
+def _sources(cell: Cell, shop: Workshop) -> list[Path]:
+    """Expert files that this cell starts from; ValueError if one is missing."""
+    if cell.start_from is not None:
+        wanted = [cell.start_from]
+    elif shop.config.expert_init == "scratch" or cell.method == "joint":
+        wanted = []
+    elif shop.config.expert_init == "previous":
+        wanted = [expert_file(cell.experts, cell.task_id - 1)] if cell.task_id else []
+    else:
+        wanted = [expert_file(cell.experts, earlier) for earlier in range(cell.task_id)]
+    for path in wanted:
+        if not path.is_file():
+            raise ValueError(
+                f"{path}: {cell.title} starts from it, but it is missing; train the earlier task first"
+            )
+    return wanted
+
+
+def _initial(
+    cell: Cell, shop: Workshop, sources: Sequence[Path], anchor: Anchor | None
+) -> Mapping[str, Tensor] | None:
+    """The starting weights, None for a fresh expert."""
+    if not sources:
+        return None
+    earlier = []
+    if shop.config.expert_init == "nearest" and cell.start_from is None:
+        assert anchor is not None and cell.anchors is not None
+        earlier = [
+            load_anchor(anchor_file(cell.anchors, task), task, shop.inputs.base_identity)
+            for task in range(cell.task_id)
+        ]
+    how = "previous" if cell.start_from else shop.config.expert_init
+    return starting_point(shop.bank, how, sources, anchor, earlier)
+
+
+def _store(
+    cell: Cell, shop: Workshop, anchor: Anchor | None, identity: dict[str, Any], summary: dict[str, Any]
+) -> None:
+    """Write expert, anchor and record, each atomically, the record last."""
+    shop.bank.save(cell.task_id, cell.expert)
+    files = [cell.expert]
+    if anchor is not None and cell.anchor:
+        save_anchor(anchor, cell.anchor)
+        files += sorted(cell.anchor.parent.glob(f"{cell.anchor.stem}.*"))
+    write_record(
+        record_file(cell),
+        identity,
+        files={path.name: sha256_file(path) for path in files},
+        training=summary,
+        provenance=provenance(summary["seconds"]),
+    )

@@ -1,0 +1,118 @@
+"""Train all tasks of a benchmark, one after another: the command behind train_all_tasks.sh.
+
+    python train/train_all.py --benchmark data_sample/avqa.json --output output/AVQA --methods anchor_moe
+
+The backbone is loaded once, every clip is encoded once. Finished and unchanged experts are skipped,
+interrupted ones resumed, changed ones refused before anything is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from data.benchmark import Benchmark, read_benchmark
+from data.command_line import add_backbone_flags, add_data_flags, main_command, open_inputs, read_all
+from data.files import only_run_in, require_writable
+from data.folders import StudyFolders
+from data.samples import Sample
+from train.arguments import add_config_flags, add_reporting_flags, train_config
+from train.cells import TRAINED_METHODS, Cell, study_cells
+from train.run_cell import Workshop, check_cell, run_cell
+from train.workshop import open_workshop
+
+log = logging.getLogger("train_all")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of this command."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--benchmark", type=Path, default=Path("data_sample/avqa.json"), help="benchmark file")
+    made.add_argument(
+        "--output", type=Path, help="experts, anchors, checkpoints (output/NAME of the benchmark)"
+    )
+    made.add_argument(
+        "--methods",
+        help=f"space- or comma-separated, of {' '.join(TRAINED_METHODS)} (tiny: all; else anchor_moe)",
+    )
+    made.add_argument(
+        "--seeds", default="0", help="space- or comma-separated; seed 0 has the published places"
+    )
+    made.add_argument(
+        "--overwrite", action="store_true", help="replace experts that were made with other settings"
+    )
+    add_backbone_flags(made)
+    add_data_flags(made)
+    add_config_flags(made)
+    add_reporting_flags(made)
+    return made
+
+
+def words(text: str) -> tuple[str, ...]:
+    """'a, b c' -> ('a', 'b', 'c')."""
+    return tuple(text.replace(",", " ").split())
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Train everything that is missing."""
+    started = time.monotonic()
+    benchmark = read_benchmark(arguments.benchmark)
+    arguments.output = arguments.output or Path("output") / benchmark.name
+    require_writable(arguments.output)
+    with only_run_in(arguments.output):
+        inputs, backbone, preset = open_inputs(arguments)
+        config = train_config(arguments, preset)
+        methods = words(arguments.methods) if arguments.methods else default_methods(preset)
+        seeds = [int(seed) for seed in words(arguments.seeds)]
+        trained = tuple(method for method in methods if method in TRAINED_METHODS)
+        plans = {
+            seed: study_cells(benchmark, trained, StudyFolders(arguments.output, seed)) for seed in seeds
+        }
+        shop = open_workshop(inputs, backbone, config, arguments)
+        for seed, cells in plans.items():
+            for cell in cells:
+                check_cell(cell, replace(shop, config=replace(config, seed=seed)))
+        samples = read_training(benchmark, arguments)
+        inputs.encode([sample for group in samples.values() for sample in group])
+        outcomes = [
+            run_cell(cell, replace(shop, config=replace(config, seed=seed)), gather(cell, samples)).outcome
+            for seed, cells in plans.items()
+            for cell in cells
+        ]
+        report(shop, outcomes, time.monotonic() - started)
+
+
+def default_methods(preset: str) -> tuple[str, ...]:
+    """The comparison rows are on by default for the tiny backbone only."""
+    return TRAINED_METHODS if preset == "tiny" else ("anchor_moe",)
+
+
+def read_training(benchmark: Benchmark, arguments: argparse.Namespace) -> dict[Path, list[Sample]]:
+    """Training file -> samples, every file read and every medium checked before anything is trained."""
+    return read_all([task.train for task in benchmark.tasks if task.train], benchmark, arguments)
+
+
+def gather(cell: Cell, samples: dict[Path, list[Sample]]) -> list[Sample]:
+    """The samples of a cell, in file order."""
+    return [sample for path in cell.data for sample in samples[path]]
+
+
+def report(shop: Workshop, outcomes: list[str], seconds: float) -> None:
+    """The closing lines: what was done, how long it took, what memory it needed."""
+    counts = {what: outcomes.count(what) for what in ("trained", "resumed", "skipped") if what in outcomes}
+    log.info("done in %.0f s: %s", seconds, ", ".join(f"{n} {what}" for what, n in counts.items()))
+    backbone = sum(p.numel() * p.element_size() for p in shop.model.llm.parameters())
+    expert = sum(4 * math.prod(shape) for shape in shop.bank.expected_shapes().values())
+    log.info(
+        "memory: backbone LLM %.1f MB held once, one expert %.2f MB, a hundred experts %.0f MB",
+        *(backbone / 1e6, expert / 1e6, expert / 1e4),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main_command(parser(), main))

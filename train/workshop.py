@@ -1,0 +1,60 @@
+"""Opening the workshop: model, expert bank, accelerator and reporting from the flags of a training
+command."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DeepSpeedPlugin
+
+from data.files import read_json
+from data.inputs import Inputs
+from model.language_model.anchor_lm import AnchorLM
+from model.language_model.backbone import Backbone
+from model.moe.experts import ExpertBank
+from train.config import TrainConfig
+from train.reporting import Reporting
+from train.run_cell import Workshop
+
+
+def open_workshop(
+    inputs: Inputs, backbone: Backbone, config: TrainConfig, arguments: argparse.Namespace
+) -> Workshop:
+    """Attach an empty expert bank to the backbone and start the accelerator."""
+    accelerator = make_accelerator(config, arguments)
+    torch.backends.cuda.matmul.allow_tf32 = arguments.tf32
+    bank = ExpertBank(backbone.llm, config.expert, backbone.identity)
+    model = AnchorLM(backbone.llm, bank).to(accelerator.device)
+    if config.gradient_checkpointing:
+        backbone.llm.gradient_checkpointing_enable(
+            {"use_reentrant": False, "context_fn": bank.recompute_contexts}
+        )
+        backbone.llm.train()  # transformers recomputes in training mode only; these models have no dropout
+    reporting = Reporting(
+        every=arguments.logging_steps,
+        save_every=arguments.save_steps,
+        tensorboard=arguments.report_to == "tensorboard",
+        progress=not arguments.quiet,
+    )
+    return Workshop(model, bank, inputs, accelerator, config, reporting, arguments.overwrite)
+
+
+def make_accelerator(config: TrainConfig, arguments: argparse.Namespace) -> Accelerator:
+    """The accelerator for this device and precision, with DeepSpeed where a configuration is given."""
+    plugin = None
+    if arguments.deepspeed:
+        settings = read_json(arguments.deepspeed)
+        settings.update(
+            train_micro_batch_size_per_gpu=config.per_device_batch,
+            gradient_accumulation_steps=config.accumulation,
+            gradient_clipping=config.max_grad_norm,
+        )
+        for key in ("train_batch_size", "optimizer", "scheduler"):
+            settings.pop(key, None)
+        for key in ("bf16", "fp16"):
+            settings[key] = {"enabled": config.precision == key}
+        plugin = DeepSpeedPlugin(hf_ds_config=settings)
+    precision = None if plugin else {"fp32": "no"}.get(config.precision, config.precision)
+    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision, deepspeed_plugin=plugin)
