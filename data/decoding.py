@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SOUND_FILE_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
-WHOLE = 0.9  # a stream with less than this share of what its header announces is truncated
+WHOLE = 0.9  # a stream with less than this share of what its header announces (and a little) is truncated
 ONE_PICTURE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 
 
@@ -71,7 +71,7 @@ def read_video_frames(path: Path, count: int) -> list[Image]:
     with _naming(path, av.FFmpegError):
         total = _count_frames(path)
         frames, decoded = _pick_frames(path, uniform_indices(total, count))
-        if decoded < WHOLE * total:
+        if decoded < WHOLE * total - 2:
             raise MediaError(f"{path}: truncated, {decoded} of {total} frames left; replace the file")
         if decoded != total:  # some packets hold no shown frame
             frames, _ = _pick_frames(path, uniform_indices(decoded, count))

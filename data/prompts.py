@@ -14,6 +14,7 @@ other tokenizer is used as it is.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,8 @@ class PromptTokenizer:
 
     Args:
         tokenizer: a transformers tokenizer. One with a SentencePiece `vocab_file` is replaced by that model
-            and keeps its special tokens and its `legacy` flag: with the flag, text after a special token gets
+            and keeps its special tokens and the `legacy` flag of the `tokenizer_config.json` beside it: with
+            the flag (also where it is not named, as when it was introduced), text after a special token gets
             a dummy prefix, without it not.
     """
 
@@ -61,7 +63,7 @@ class PromptTokenizer:
             from sentencepiece import SentencePieceProcessor
 
             self._pieces = SentencePieceProcessor(model_file=str(file))
-            self.legacy = bool(getattr(tokenizer, "legacy", True))
+            self.legacy = _legacy(Path(file).with_name("tokenizer_config.json"))
             special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
             self._special = {token: tokenizer.convert_tokens_to_ids(token) for token in special}
 
@@ -83,10 +85,9 @@ class PromptTokenizer:
         text = text.replace(SPACE, " ")
         if first or text.startswith(" "):
             return list(self._pieces.encode(text))
-        names = self._pieces.encode(text, out_type=str)
-        if names and names[0].startswith(SPACE):  # take the dummy prefix off again
-            names = [names[0][1:], *names[1:]] if len(names[0]) > 1 else names[1:]
-        return [self._pieces.piece_to_id(name) for name in names]
+        return list(self._pieces.encode("\n" + text))[
+            len(self._pieces.encode("\n")) :
+        ]  # prefix before "\n" only
 
     def _split_special(self, text: str) -> list[str]:
         """Special tokens and the text between them, in order; the longest token wins where several start."""
@@ -133,6 +134,10 @@ def question_ids(tokenizer: Any, question_text: str) -> Tensor:
 def as_prompt_tokenizer(tokenizer: Any) -> PromptTokenizer:
     """The tokenizer itself if it is a PromptTokenizer already, else one made from it."""
     return tokenizer if isinstance(tokenizer, PromptTokenizer) else PromptTokenizer(tokenizer)
+
+
+def _legacy(config: Path) -> bool:
+    return not config.is_file() or json.loads(config.read_text(encoding="utf-8")).get("legacy") is not False
 
 
 def _ids(tokenizer: PromptTokenizer, text: str) -> list[int]:

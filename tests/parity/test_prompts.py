@@ -59,14 +59,13 @@ def test_answered_prompts(
         assert prompt.labels.tolist() == expected["train_labels"], name
 
 
-def test_legacy_flag(pairs: dict[str, tuple[Sample, dict[str, Any]]], folder: Path) -> None:
-    from transformers import LlamaTokenizer
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        base = LlamaTokenizer.from_pretrained(folder / "checkpoints" / "base", legacy=True)
-    tokenizer = PromptTokenizer(base)
-    assert tokenizer.legacy
+def test_legacy_flag(
+    pairs: dict[str, tuple[Sample, dict[str, Any]]],
+    tokenizer: PromptTokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not tokenizer.legacy
+    monkeypatch.setattr(tokenizer, "legacy", True)
     for name, (sample, expected) in pairs.items():
         ids = build_prompt(tokenizer, sample.question).input_ids.tolist()
         assert ids == expected["eval_input_ids_if_legacy_true"], name

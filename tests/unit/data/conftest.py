@@ -69,7 +69,8 @@ class Files:
         with av.open(str(path), "w") as container:
             video = container.add_stream("mpeg4", rate=4)
             video.width, video.height, video.pix_fmt = *size, "yuv420p"
-            sound = container.add_stream("aac", rate=rate) if waveform is not None or empty_sound else None
+            heard = waveform is not None or empty_sound
+            sound = container.add_stream("aac", rate=rate, layout="mono") if heard else None
             for number, grey in enumerate(greys):
                 picture = np.full((size[1], size[0], 3), grey, np.uint8)
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
@@ -77,9 +78,9 @@ class Files:
                 container.mux(video.encode(frame))
             container.mux(video.encode(None))
             if sound is not None and waveform is not None:
-                heard = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")
-                heard.sample_rate, heard.pts = rate, 0
-                container.mux(sound.encode(heard))
+                part = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")
+                part.sample_rate, part.pts = rate, 0
+                container.mux(sound.encode(part))
             if sound is not None:
                 container.mux(sound.encode(None))
         return path
