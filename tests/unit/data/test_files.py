@@ -1,0 +1,68 @@
+"""Files that survive a crash: the old content or the new, never half of either."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from data.files import (
+    append_line,
+    only_run_in,
+    open_atomic,
+    read_json_lines,
+    require_writable,
+    write_bytes_atomic,
+)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "expert.pt"
+    write_bytes_atomic(path, b"old")
+    with pytest.raises(OSError, match="full"), open_atomic(path) as file:
+        file.write(b"half of the new")
+        raise OSError("disk full")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["expert.pt"]
+
+
+def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    append_line(path, '{"key": 1}')
+    with path.open("ab") as file:
+        file.write(b'{"key": 2, "te')
+    assert read_json_lines(path) == [{"key": 1}]
+    append_line(path, '{"key": 3}')
+    assert read_json_lines(path) == [{"key": 1}, {"key": 3}]
+
+
+def test_a_broken_line_in_the_middle_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"key": 1}\nnonsense\n{"key": 2}\n')
+    with pytest.raises(ValueError, match="line 2"):
+        read_json_lines(path)
+
+
+def _try_to_enter(folder: Path, results: "multiprocessing.Queue[str]") -> None:
+    try:
+        with only_run_in(folder):
+            results.put("entered")
+    except ValueError as error:
+        results.put(str(error))
+
+
+def test_a_second_run_on_one_folder_is_refused(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    with only_run_in(tmp_path):
+        other = context.Process(target=_try_to_enter, args=(tmp_path, results))
+        other.start()
+        other.join()
+    assert "another run is writing here" in results.get()
+    _try_to_enter(tmp_path, results)
+    assert results.get() == "entered"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="another output folder"):
+        require_writable(tmp_path / "file" / "below")

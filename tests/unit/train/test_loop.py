@@ -1,0 +1,156 @@
+"""The loop learns, resumes to the bit, and stops on a loss that is not finite."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from model.language_model.anchor_lm import AnchorLM
+from model.language_model.splice import PromptBatch
+from model.moe.experts import ExpertBank, ExpertConfig
+from train.checkpoints import CheckpointFolder
+from train.config import TrainConfig
+from train.loop import ExpertTraining, Job
+from train.reporting import Reporting
+from train.workshop import recompute_activations
+
+CONFIG = TrainConfig(
+    epochs=2,
+    per_device_batch=2,
+    accumulation=2,
+    learning_rate=1e-2,
+    expert=ExpertConfig(rank=2, layers="all"),
+)
+
+
+class StubInputs:
+    """Prompts of random ids; the answer is the last two."""
+
+    def _ids(self, sample: Any) -> torch.Tensor:
+        return torch.arange(sample.length) * (sample.index + 3) % 40
+
+    def prompt_length(self, sample: Any, *, without_media: bool = False) -> int:
+        return int(sample.length)
+
+    def answer_length(self, sample: Any) -> int:
+        return 2
+
+    def batch(
+        self, samples: Sequence[Any], *, with_answers: bool, without_media: bool = False
+    ) -> PromptBatch:
+        ids = [self._ids(sample) for sample in samples]
+        labels = [torch.cat([torch.full((len(row) - 2,), -100), row[-2:]]) for row in ids]
+        return PromptBatch(ids, [[] for _ in ids], labels)
+
+
+def training(
+    folder: Path, config: TrainConfig = CONFIG, save_every: int = 1, count: int = 7
+) -> tuple[ExpertTraining, ExpertBank]:
+    torch.manual_seed(0)
+    llm = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=40,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+        )
+    ).requires_grad_(False)
+    bank = ExpertBank(llm, config.expert)
+    bank.add(0, generator=torch.Generator().manual_seed(1))
+    samples = [
+        SimpleNamespace(index=i, id=f"s{i}", source=Path("f.json"), length=6 + i % 3) for i in range(count)
+    ]
+    checkpoint = CheckpointFolder(folder, {"config": config.identity()})
+    made = ExpertTraining(
+        AnchorLM(llm, bank),
+        StubInputs(),  # type: ignore[arg-type]
+        Job(0, samples),  # type: ignore[arg-type]
+        config,
+        Accelerator(cpu=True),
+        checkpoint,
+        Reporting(folder=folder, save_every=save_every, progress=False),
+    )
+    return made, bank
+
+
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole, bank = training(tmp_path / "whole")
+    whole.run()
+    wanted = bank.state(0)
+
+    broken, _ = training(tmp_path / "broken")
+    steps = iter(range(2))
+    take_step = broken._step
+    broken._step = lambda step: (
+        take_step(step)
+        if next(steps, None) is not None
+        else (_ for _ in ()).throw(  # type: ignore[method-assign]
+            KeyboardInterrupt
+        )
+    )
+    with pytest.raises(KeyboardInterrupt):
+        broken.run()
+    resumed, bank = training(tmp_path / "broken")
+    summary = resumed.run()
+    assert summary["steps"] == 4
+    for key, value in bank.state(0).items():
+        assert torch.equal(value, wanted[key]), key
+
+
+def test_only_the_expert_learns(tmp_path: Path) -> None:
+    made, bank = training(tmp_path)
+    backbone = {name: value.clone() for name, value in made.model.llm.state_dict().items()}
+    before = bank.state(0)
+    made.run()
+    assert all(torch.equal(value, backbone[name]) for name, value in made.model.llm.state_dict().items())
+    assert any(not torch.equal(value, before[key]) for key, value in bank.state(0).items())
+    assert not any(parameter.requires_grad for parameter in made.model.parameters())
+
+
+def test_accumulation_gives_the_step_of_one_large_batch(tmp_path: Path) -> None:
+    split, split_bank = training(tmp_path / "a")
+    whole, whole_bank = training(tmp_path / "b", replace(CONFIG, per_device_batch=4, accumulation=1))
+    split.run()
+    whole.run()
+    for key, value in split_bank.state(0).items():
+        torch.testing.assert_close(value, whole_bank.state(0)[key], rtol=1e-4, atol=1e-5)
+
+
+def test_gradient_checkpointing_changes_no_result(tmp_path: Path) -> None:
+    plain, plain_bank = training(tmp_path / "a")
+    saving, saving_bank = training(tmp_path / "b")
+    recompute_activations(saving.model.llm, saving_bank)
+    plain.run()
+    saving.run()
+    for key, value in plain_bank.state(0).items():
+        torch.testing.assert_close(value, saving_bank.state(0)[key], rtol=1e-5, atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_names_the_samples(tmp_path: Path) -> None:
+    made, _ = training(tmp_path)
+    made.model.llm.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"loss is nan; samples of this step: s\d"):
+        made.run()
+
+
+def test_a_prompt_over_the_limit_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"f\.json, index 1, id s1: .*7 tokens.*model_max_length 6"):
+        training(tmp_path, replace(CONFIG, max_length=6))
+
+
+def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
+    made, _ = training(tmp_path)
+    made.run()
+    state = made.checkpoint.load()
+    made.checkpoint.save({**state, "processes": 2})
+    again, _ = training(tmp_path)
+    with pytest.raises(ValueError, match="saved with 2 processes, resumed with 1"):
+        again.run()
