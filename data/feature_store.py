@@ -194,10 +194,13 @@ def _groups(
     """Up to `size` neighbours of one modality at a time."""
     group: list[tuple[str, Media, Tensor]] = []
     for clip in clips:
-        if group and (len(group) == size or _modality(group[0][1]) != _modality(clip[1])):
+        if group and _modality(group[0][1]) != _modality(clip[1]):
             yield group
             group = []
         group.append(clip)
+        if len(group) == size:
+            yield group
+            group = []
     if group:
         yield group
 
