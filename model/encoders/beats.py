@@ -129,7 +129,10 @@ def load_beats(path: str | Path, dtype: torch.dtype = torch.float32) -> BEATs:
         raise ValueError(
             f"{path}: expected a dict with 'cfg' and 'model' (Microsoft's BEATs layout), got {keys}"
         )
-    config = BEATsConfig.from_dict(stored["cfg"])
+    try:
+        config = BEATsConfig.from_dict(stored["cfg"])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
     with torch.device("meta"):
         model = BEATs(config)
     state = {

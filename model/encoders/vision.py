@@ -106,7 +106,11 @@ def _load_transformers(folder: Path, select_layer: int) -> VisionTower:
     try:
         with quiet_loading():
             model, info = CLIPVisionModel.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+                folder,
+                dtype=torch.float32,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,  # reported and refused below
+                output_loading_info=True,
             )
     except Exception as error:  # the kinds vary with the container; the folder is what the user needs to know
         raise ValueError(f"{folder}: CLIP weights cannot be loaded: {error}") from error
@@ -173,13 +177,15 @@ def _check_layer(select_layer: int, layers: int, source: str) -> None:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Without transformers' progress bar over weights."""
+    """Without transformers' progress bar and report; what does not fit is raised by the caller."""
     from transformers.utils import logging as hf_logging
 
-    shown = hf_logging.is_progress_bar_enabled()
+    shown, verbosity = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
     hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()
     try:
         yield
     finally:
+        hf_logging.set_verbosity(verbosity)
         if shown:
             hf_logging.enable_progress_bar()

@@ -8,11 +8,15 @@ Letters: B rows, L length after splicing, A answer positions, V vocabulary, D LL
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 from transformers import DynamicCache, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from model.language_model.splice import IGNORE, PromptBatch, splice
 from model.moe.experts import NO_EXPERT, ExpertBank
@@ -45,6 +49,37 @@ class AnchorLM(nn.Module):
         super().__init__()
         self.llm = llm
         self.bank = bank
+        self.checkpointing = False
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "AnchorLM":
+        """Set the mode. The frozen LLM stays in eval mode (no dropout); only checkpointed layers follow
+        `mode`.
+        """
+        super().train(mode)
+        self.llm.eval()
+        if self.checkpointing:
+            for layer in self._layers():
+                layer.training = mode  # its own flag only, not that of what it holds
+        return self
+
+    def _layers(self) -> list[Any]:
+        return [module for module in self.llm.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+    def enable_gradient_checkpointing(self) -> None:
+        """In training mode recompute each layer during backward, with the forward's experts, instead of
+        keeping its activations.
+
+        Set on the layers: transformers' own switch would also ask for gradients of the frozen embedding.
+        """
+        context_fn = noop_context_fn if self.bank is None else self.bank.recompute_contexts
+        for layer in self._layers():
+            layer.gradient_checkpointing = True
+            layer._gradient_checkpointing_func = partial(
+                checkpoint, use_reentrant=False, context_fn=context_fn
+            )
+        self.checkpointing = True
+        self.train(self.training)
 
     def _use(self, expert_ids: Sequence[int], rows: int) -> AbstractContextManager[object]:
         if len(expert_ids) != rows:
