@@ -69,7 +69,7 @@ def test_a_video_file_gives_what_the_frames_and_the_sound_of_the_clip_give(stamp
         pairs = zip(frames, load_frames(type(video)("video", tuple(stored), True)), strict=True)
         for ours, theirs in pairs:
             difference = np.abs(np.asarray(ours, float) - np.asarray(theirs, float)).mean()
-            assert difference < 12, f"{folder.name}: mean grey difference {difference:.1f}"
+            assert difference < 7, f"{folder.name}: mean grey difference {difference:.1f}"
         [file] = folder.glob("a.*")
         ours, theirs = load_waveform(sound), load_waveform(type(video)("audio", (file,), True))
         length = min(len(ours), len(theirs))
