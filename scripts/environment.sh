@@ -51,7 +51,7 @@ _is_ready() {
 # _find_base_python: a Python of 3.10 or newer to make .venv with.
 _find_base_python() {
     local name
-    for name in python3 python python3.13 python3.12 python3.11 python3.10; do
+    for name in python3 python python3.14 python3.13 python3.12 python3.11 python3.10; do
         if "$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
             command -v "$name"
             return 0

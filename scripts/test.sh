@@ -6,7 +6,8 @@ usage() {
     cat <<'USAGE'
 usage: bash scripts/test.sh [--fast] [--lint] [PYTEST ARGUMENTS]
 
-Lint (ruff, scripts/lint_sources.py), types (mypy), then all tests with pytest.
+Lint (ruff, scripts/lint_sources.py), types (mypy), then all tests with pytest. Every check runs, even after
+another has failed; the exit status is 0 only if all passed.
   --fast   leave out the recipes (the shell scripts end to end)
   --lint   lint and types only, no tests
   --help   this text
@@ -30,17 +31,26 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
 use_environment dev
 
-run() {
-    printf '== %s\n' "$*"
-    "$@"
+failed=()
+check() {
+    local name="$1"
+    shift
+    printf '== %s\n' "$name"
+    "$@" || failed+=("$name")
 }
 
-run "$PYTHON" -m ruff check .
-run "$PYTHON" -m ruff format --check .
-run "$PYTHON" scripts/lint_sources.py
-run "$PYTHON" -m mypy
-[ "$tests" = yes ] || exit 0
+check "ruff check" "$PYTHON" -m ruff check .
+check "ruff format" "$PYTHON" -m ruff format --check .
+check "lint_sources" "$PYTHON" scripts/lint_sources.py
+check "mypy" "$PYTHON" -m mypy
 
-# One thread a process: the tests are small, and two processes share two cores.
-export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
-run "$PYTHON" -m pytest -n "${WORKERS:-2}" --dist worksteal "${pytest_args[@]+"${pytest_args[@]}"}"
+if [ "$tests" = yes ]; then
+    # One thread a process: the tests are small, and two processes share two cores.
+    export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+    check "pytest" "$PYTHON" -m pytest -n "${WORKERS:-2}" --dist worksteal ${pytest_args[@]+"${pytest_args[@]}"}
+fi
+
+if [ "${#failed[@]}" -gt 0 ]; then
+    printf 'FAILED: %s\n' "$(IFS=,; echo "${failed[*]}")" >&2
+    exit 1
+fi
