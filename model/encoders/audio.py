@@ -8,6 +8,7 @@ configurable.
 Letters: n samples of a clip, C chunks, S samples of a window, T fbank frames, N tokens, W width.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from torchaudio.compliance import kaldi
 
 from model.encoders.beats import BEATs, group_mask
 
+logger = logging.getLogger(__name__)
 SAMPLE_RATE = 16_000
 MEL_BINS = 128
 FBANK_MEAN, FBANK_STD = 15.41663, 6.55582  # AudioSet statistics of the published checkpoints
@@ -113,6 +115,14 @@ class AudioTower(nn.Module):
                 chunks_CS, padding_CS = split_waveform(waveform, self.window_samples, self.max_chunks)
             except ValueError as error:
                 raise ValueError(f"audio clip {index}: {error}") from None
+            if waveform.numel() > self.window_samples * self.max_chunks:
+                seconds = self.window_samples * self.max_chunks / SAMPLE_RATE
+                logger.warning(
+                    "audio clip %d: only the first %.1f of %.1f s are used",
+                    index,
+                    seconds,
+                    waveform.numel() / SAMPLE_RATE,
+                )
             fbanks.append(normalised_fbank(chunks_CS))
             paddings.append(group_mask(padding_CS, num_frames(self.window_samples)))
             counts.append(chunks_CS.shape[0])

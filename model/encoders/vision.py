@@ -48,8 +48,16 @@ class VisionTower(nn.Module):
             open_clip_layer  # index of the block whose output is taken, None for transformers
         )
         self.image_size = (spec.height, spec.width)
-        with torch.no_grad():  # (1, P, W) shows the sizes, whatever the model
-            self.patches, self.width = self(torch.zeros(1, 3, *self.image_size)).shape[1:]
+        self.patches, self.width = self._sizes()
+
+    def _sizes(self) -> tuple[int, int]:
+        """P and W, from the configuration or, where there is none, from the features of a blank image."""
+        config: Any = getattr(self.model, "config", None)
+        if config is not None:
+            return (config.image_size // config.patch_size) ** 2, config.hidden_size
+        with torch.no_grad():
+            patches, width = self(torch.zeros(1, 3, *self.image_size)).shape[1:]
+        return patches, width
 
     @classmethod
     def load(

@@ -87,8 +87,8 @@ def test_audio(case: Any, backbone: Backbone) -> None:
         start = len(rows) if rows is not None else int(expected["num_unmasked_fbank_frames"]) + 2
         tail = chunks.fbank[0, start:]
         check(torch.stack([tail.min(), tail.max()]), expected["fbank_tail_minmax"])
-    outputs = encoder.audio(chunks)
-    check_recorded(case, "beats", outputs[0])
+    if case.expected.keys() & {"beats", "beats_stride8"}:
+        check_recorded(case, "beats", encoder.audio(chunks)[0])
     check_recorded(case, "audio_tokens", case.audible[0].tokens)
 
 

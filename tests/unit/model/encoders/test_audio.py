@@ -80,3 +80,11 @@ def test_clips_do_not_depend_on_their_company(tower: AudioTower) -> None:
 def test_too_short_a_window_is_refused(tower: AudioTower) -> None:
     with pytest.raises(ValueError, match=r"0\.1 s"):
         AudioTower(tower.beats, window_seconds=0.1)
+
+
+def test_what_is_cut_off_is_said(tower: AudioTower, caplog: pytest.LogCaptureFixture) -> None:
+    limit = 3 * 8000
+    assert tower.prepare([torch.ones(limit)]).counts == (3,)
+    assert not caplog.records
+    assert tower.prepare([torch.ones(100), torch.ones(limit + 16_000)]).counts == (1, 3)
+    assert "audio clip 1: only the first 1.5 of 2.5 s" in caplog.text
