@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data.media import has_sound
 from data.samples import Media, Sample, is_picture, is_video_file
+from data.tags import tag_kinds, unknown_tags
 
 
 def clip_sample(
@@ -20,9 +21,13 @@ def clip_sample(
     A video's own sound is used where `audio` is not given and the video has one.
 
     Raises:
-        ValueError: no medium, or a file that is not there.
+        ValueError: no medium, a file that is not there, an empty question, or one with tags.
     """
     media = []
+    if not question.strip():
+        raise ValueError("the question is empty; ask something about the clip")
+    if tags := [*tag_kinds(question), *unknown_tags(question)]:
+        raise ValueError(f"the question {question!r} has the tag {tags[0]}; leave tags out, they are added")
     for kind, path in (("video", video), ("image", image), ("audio", audio)):
         if path is not None and not Path(path).is_file():
             raise ValueError(f"{path}: no such file; check the path of the {kind}")
@@ -36,8 +41,8 @@ def clip_sample(
         media.append(Media("audio", (Path(audio),), True))
     if not media:
         raise ValueError("nothing to ask about; give a video, an image or an audio file")
-    tags = "".join(f"<{item.kind}>\n" for item in media)
-    return Sample("clip", 0, Path("clip"), f"{tags}{question}", "", tuple(media), {"question": question})
+    heads = "".join(f"<{item.kind}>\n" for item in media)
+    return Sample("clip", 0, Path("clip"), f"{heads}{question}", "", tuple(media), {"question": question})
 
 
 def medium_kind(path: Path) -> str:

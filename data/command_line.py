@@ -96,7 +96,13 @@ def open_inputs(arguments: argparse.Namespace) -> tuple[Inputs, Backbone, str]:
     log.info("backbone: %s on %s, identity %s", paths.base, device, backbone.identity[:16])
     if preset == "tiny":
         log.info("this is the embedded tiny backbone: everything runs, but its numbers are not the paper's")
-    store = FeatureStore(arguments.feature_store, backbone.encoder, num_frames=arguments.num_frames)
+    store = FeatureStore(
+        arguments.feature_store,
+        backbone.encoder,
+        num_frames=arguments.num_frames,
+        dtype=backbone_dtype(arguments),
+        workers=getattr(arguments, "dataloader_num_workers", 2),
+    )
     return (
         Inputs(backbone, store, text_feature=arguments.text_feature, quiet=arguments.quiet),
         backbone,

@@ -106,8 +106,14 @@ def read_json_lines(path: Path) -> list[Any]:
 
 @contextlib.contextmanager
 def only_run_in(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; a second run on the same folder gets a ValueError instead of a race."""
+    """Hold `folder` for this run; a second run on the same folder gets a ValueError instead of a race.
+
+    Of several processes of one run (RANK is set by the launchers) the first holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if int(os.environ.get("RANK", "0")) > 0:
+        yield
+        return
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

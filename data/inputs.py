@@ -54,9 +54,9 @@ class Inputs:
         """What decides the tensors besides backbone and data, for run records."""
         return {"num_frames": self.store.num_frames, "text_feature": self.text_feature}
 
-    def encode(self, samples: Sequence[Sample]) -> None:
-        """Encode the media that the store does not hold yet."""
-        self.store.encode(samples, progress=not self.quiet)
+    def encode(self, samples: Sequence[Sample], *, rank: int = 0, world: int = 1) -> None:
+        """Encode the media that the store does not hold yet; of `world` processes each takes its share."""
+        self.store.encode(samples, progress=not self.quiet and rank == 0, rank=rank, world=world)
 
     # -- prompts
 

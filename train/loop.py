@@ -97,8 +97,8 @@ class ExpertTraining:
             if length > self.config.max_length:
                 raise ValueError(
                     f"{sample.source}, index {sample.index}, id {sample.id}: media and text take "
-                    f"{length} tokens, more than --model_max_length {self.config.max_length}; shorten the text, "
-                    "use fewer media or raise the limit"
+                    f"{length} tokens, more than --model_max_length {self.config.max_length}; shorten the "
+                    "text, use fewer media or raise the limit"
                 )
 
     def run(self) -> dict[str, Any]:

@@ -49,6 +49,11 @@ class Workshop:
     reporting: Reporting  # folder and title are filled in per cell
     overwrite: bool = False
 
+    def encode(self, samples: Sequence[Sample]) -> None:
+        """Encode the samples' media, each process its share, and wait for all of them."""
+        self.inputs.encode(samples, rank=self.accelerator.process_index, world=self.accelerator.num_processes)
+        self.accelerator.wait_for_everyone()
+
 
 @dataclass(frozen=True)
 class CellResult:

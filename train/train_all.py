@@ -78,7 +78,7 @@ def main(arguments: argparse.Namespace) -> None:
             for cell in cells:
                 check_cell(cell, replace(shop, config=replace(config, seed=seed)))
         samples = read_training(benchmark, arguments)
-        inputs.encode([sample for group in samples.values() for sample in group])
+        shop.encode([sample for group in samples.values() for sample in group])
         outcomes = [
             run_cell(cell, replace(shop, config=replace(config, seed=seed)), gather(cell, samples)).outcome
             for seed, cells in plans.items()

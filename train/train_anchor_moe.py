@@ -68,7 +68,7 @@ def main(arguments: argparse.Namespace) -> None:
         shop = open_workshop(inputs, backbone, train_config(arguments, preset), arguments)
         check_cell(cell, shop)
         samples = read_all([arguments.data_path], None, arguments)[arguments.data_path]
-        inputs.encode(samples)
+        shop.encode(samples)
         run_cell(cell, shop, samples)
 
 

@@ -35,3 +35,11 @@ def test_nothing_to_ask_about(files: Any) -> None:
 def test_kinds_of_files() -> None:
     names = ("a.mp4", "a.JPG", "a.wav", "a.MKV")
     assert [medium_kind(Path(name)) for name in names] == ["video", "image", "audio", "video"]
+
+
+@pytest.mark.parametrize(
+    ("question", "fault"), [(" ", "is empty"), ("What <audio>?", "tag"), ("</s>", "tag")]
+)
+def test_a_question_that_cannot_be_asked(files: Any, question: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        clip_sample(question, image=files.picture("i.png"))
