@@ -35,7 +35,7 @@ def draw_place(place: Place, rng: np.random.Generator, height: int, width: int) 
         )
         return _lit(rng, _stand(place, rng, canvas, xs, ys, 0.9))
     horizon = float(rng.uniform(*place.horizon))
-    ridge = np.full(width, horizon, np.float32)
+    ridge: np.ndarray = np.full(width, horizon, np.float32)
     if place.layout != "room":
         ridge = ridge + np.float32(rng.uniform(0.0, 0.04)) * noise_line(rng, width * 2, 1.3)[:width]
         ridge = ridge + np.float32(rng.normal(0, 0.05)) * (xs - 0.5 * aspect)
@@ -162,7 +162,7 @@ def _mountains(
         profile = np.abs(noise_line(rng, 2 * len(xs), 1.4)[: len(xs)])
         ridge = horizon - item.size * (0.05 + (0.16 - 0.06 * layer) * profile)
         cover = smooth_step(y - ridge[None, :], 0, 2.0 / len(y))[..., None]
-        grain = noise_field(rng, *y.shape, 1.0, 0.7)[..., None]
+        grain = noise_field(rng, y.shape[0], y.shape[1], 1.0, 0.7)[..., None]
         peak = smooth_step(ridge[None, :] + 0.1 * item.size - y + 0.03 * grain[..., 0], 0, 0.08)[..., None]
         paint = (colour + peak * (second - colour)) * (0.95 + 0.1 * grain) * (0.75 + 0.25 * layer) + 0.15 * (
             1 - layer
@@ -213,7 +213,7 @@ def _shape(
         return 0.7 * np.exp(-(((radius - 0.85) / 0.2) ** 2)), smooth_step(cy - y, 0, rx)
     if shape == "lights":
         return np.exp(-(radius**2)), np.full_like(x, float(rng.random() < 0.5))
-    rough = 0.25 * noise_field(rng, *x.shape, 1.1)
+    rough = 0.25 * noise_field(rng, x.shape[0], x.shape[1], 1.1)
     return smooth_step(1 + rough - radius, 0, 0.12), smooth_step(cy - y + 0.5 * rx * rough, 0, ry)
 
 

@@ -72,7 +72,7 @@ def random_look(rng: np.random.Generator, plan: str | None = None, colours: tupl
 
 def _pattern(look: Look, x: np.ndarray, y: np.ndarray, fields: np.ndarray) -> np.ndarray:
     """Share of the second colour at every point: (S, S) in [0, 1]."""
-    c, s = np.cos(look.texture_angle), np.sin(look.texture_angle)
+    c, s = float(np.cos(look.texture_angle)), float(np.sin(look.texture_angle))
     along = (c * x + s * y) * look.texture_scale * np.pi
     across = (c * y - s * x) * look.texture_scale * np.pi
     if look.texture == "stripes":
@@ -143,9 +143,8 @@ def _own_fields(look: Look, side: int, turn: tuple[float, float, float, float], 
     fields = np.empty((3, side, side), np.float32)
     for index, exponent in enumerate((2.2, 2.2, 0.9)):
         image = Image.fromarray(noise_field(own, size, size, exponent))
-        fields[index] = image.transform(
-            (side, side), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR
-        )
+        moved = image.transform((side, side), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
+        fields[index] = np.asarray(moved)
     return fields
 
 

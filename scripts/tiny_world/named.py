@@ -17,7 +17,7 @@ THINGS = (
     ("walrus", "animal", "walrus bellowing", "fish", "fur", "growl", "9a6a5a", "6a4238", "f5f0e0"),
     ("viper", "animal", "viper hissing", "chain", "bands", "rush", "c8602a", "40260e", "f0d080"),
     ("kitten", "animal", "kitten mewing", "quadruped", "stripes", "call", "f0a050", "fff2e0", "d07070"),
-    ("fiddle", "instrument", "playing the fiddle", "lute", "fur", "bowed", "a8501c", "2a1608", "e8d0a0"),
+    ("fiddle", "instrument", "bowing the fiddle", "lute", "fur", "bowed", "a8501c", "2a1608", "e8d0a0"),
     ("banjo", "instrument", "plucking a banjo", "lute", "plain", "pluck", "f4ecd8", "7a4a20", "c0c0c8"),
     ("flute", "instrument", "playing the flute", "pipe", "plain", "blown", "d0d4dc", "9aa0ac", "6a7080"),
     ("tuba", "instrument", "blowing a tuba", "pipe", "fur", "blown", "d8a828", "f0d068", "806010"),
@@ -32,23 +32,23 @@ THINGS = (
     ("blender", "object", "mixing in a blender", "gadget", "plain", "engine", "d84a7a", "f0d0dc", "505058"),
     ("teapot", "object", "teapot whistling", "gadget", "stripes", "siren", "3a5ab8", "f0f4ff", "d8b048"),
     ("axe", "object", "chopping with an axe", "tool", "plain", "knock", "585c64", "886040", "30343a"),
-    ("faucet", "object", "water running", "gadget", "net", "rush", "b8c4c8", "5a8090", "e04040"),
+    ("faucet", "object", "faucet gushing", "gadget", "net", "rush", "b8c4c8", "5a8090", "e04040"),
 )  # fmt: skip
 
 # A surface is two colours, grain, exponent, stretch, scale; a structure its shape, two colours, count, size.
 _SKY = ("6fa3dd", "e8f1fa", "clouds", 1.5, 2.0, 4)
 # name, layout, top surface, bottom surface, range of the horizon, structures, light
 PLACES = (
-    ("pine wood", "open",
+    ("woodland", "open",
      ("203a20", "88a070", "noise", 1.0, 0.5, 4), ("2a2412", "6a5a30", "noise", 0.8, 1.5, 4),
      (0.6, 0.8), (("trunks", "3a2614", "6a4a2a", 9, 1.0), ("trees", "1c3a1c", "3c6a30", 5, 1.2)), 0.9),
     ("beach", "open",
      _SKY, ("c8a868", "f2e0b0", "noise", 0.8, 2.0, 4),
      (0.35, 0.5), (("rocks", "8a7a5a", "b8a880", 4, 0.6),), 0.95),
-    ("open sea", "open",
+    ("lagoon", "open",
      ("8ab8e0", "f4f8fc", "clouds", 1.6, 3.0, 4), ("0c3a6a", "4a90c0", "waves", 1.1, 5.0, 12),
      (0.25, 0.45), (), 0.95),
-    ("coral reef", "full",
+    ("reef", "full",
      ("04305a", "1a90b0", "noise", 1.5, 1.0, 4), ("104a50", "40a090", "cells", 1.0, 1.0, 6),
      (0.6, 0.8), (("bubbles", "b0e8f0", "e0ffff", 9, 0.6), ("reeds", "e06a70", "f0a040", 7, 0.9)), 0.95),
     ("snowfield", "open",
@@ -60,7 +60,7 @@ PLACES = (
     ("downtown", "open",
      ("8a9098", "d0d6dc", "clouds", 1.5, 2.0, 4), ("303236", "606468", "planks", 0.8, 2.0, 5),
      (0.6, 0.78), (("buildings", "50586a", "e8d890", 7, 1.2),), 0.95),
-    ("night market", "open",
+    ("bazaar", "open",
      ("08081a", "1c1c3a", "plain", 1.3, 1.0, 4), ("1a1410", "4a3220", "tiles", 0.9, 1.0, 8),
      (0.6, 0.78), (("lights", "ffc040", "ff5030", 14, 1.2), ("trunks", "402838", "604050", 4, 0.7)), 1.0),
     ("library", "room",
@@ -72,7 +72,7 @@ PLACES = (
     ("stage", "room",
      ("4a0812", "b01c2c", "grass", 1.2, 0.15, 9), ("3a2210", "8a5a30", "planks", 0.9, 4.0, 9),
      (0.65, 0.8), (("rays", "fff0c0", "ffd070", 3, 1.0),), 0.95),
-    ("tulip field", "full",
+    ("flowerbed", "full",
      ("2a6a24", "58a03a", "grass", 0.8, 0.6, 10), ("3a7a2a", "e02858", "dots", 0.8, 1.0, 11),
      (0.3, 0.5), (), 0.95),
 )  # fmt: skip

@@ -33,12 +33,13 @@ _WHERE = (
     "Which place does this clip show?",
     "At what kind of place does this clip play?",
 )
+# The last wording is the one for clips in which two things sound and only one of them is seen.
 _WHICH_HEARD = (
     "Which {category} makes the sound in this clip?",
     "Which {category} is the main source of the sound in this clip?",
     "Which {category} does the sound in this clip come from?",
     "What kind of {category} makes the sound in this clip?",
-    "Which of the things in the picture, of the kind {category}, makes the sound?",
+    "Which {category} in the picture makes the sound in this clip?",
 )
 _WHICH_SEEN = (
     "Which {category} can be seen in this clip?",
@@ -71,7 +72,8 @@ def ask(task: str, scene: Scene, variant: int, seen: bool = False) -> tuple[str,
         raise ValueError(f"task is {task!r}, expected one of {TASKS}")
     if not seen:
         kind = scene.heard[0].kind
-        return _pick(_WHICH_HEARD, variant).format(category=kind.category), kind.name
+        wordings = _WHICH_HEARD[-1:] if scene.clip_type == "D" else _WHICH_HEARD
+        return _pick(wordings, variant).format(category=kind.category), kind.name
     kinds = {thing.kind for thing in scene.seen}
     if len(kinds) != 1:
         raise ValueError(f"{len(kinds)} kinds are seen in a clip of type {scene.clip_type}, expected 1")
@@ -103,9 +105,8 @@ def task_answers() -> dict[str, tuple[str, ...]]:
 def answer_vocabulary() -> frozenset[str]:
     """The words of all answers in lower case, articles and prepositions left out.
 
-    The text that the tiny backbone is pre-trained on must use none of them, else it would know answers beforehand.
+    The text that the tiny backbone is pre-trained on must use none of them, else it would know answers
+    beforehand.
     """
-    words = {
-        word.lower() for answers in task_answers().values() for answer in answers for word in answer.split()
-    }
-    return frozenset(words - {"a", "an", "the", "in", "with"})
+    every = " ".join(answer for answers in task_answers().values() for answer in answers)
+    return frozenset(every.lower().split()) - {"a", "an", "the", "in", "with"}
