@@ -56,7 +56,7 @@ def read_tensor_file(path: str | Path) -> dict[str, object]:
         raise ValueError(f"{path}: no such file; train the task that writes it, or correct the path")
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # such a file is refused or read anyway
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # refused or read all the same
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0] if str(error) else "unreadable pickle"
