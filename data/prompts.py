@@ -103,6 +103,9 @@ class PromptTokenizer:
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Text of generated ids."""
+        if self._pieces is not None and skip_special_tokens:
+            special = set(self._special.values())
+            return str(self._pieces.decode([token for token in ids if token not in special]))
         return str(self._base.decode(ids, skip_special_tokens=skip_special_tokens))
 
 

@@ -8,7 +8,6 @@ import argparse
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin
-from transformers import PreTrainedModel
 
 from data.files import read_json
 from data.inputs import Inputs
@@ -29,7 +28,7 @@ def open_workshop(
     bank = ExpertBank(backbone.llm, config.expert, backbone.identity)
     model = AnchorLM(backbone.llm, bank).to(accelerator.device)
     if config.gradient_checkpointing:
-        recompute_activations(backbone.llm, bank)
+        model.enable_gradient_checkpointing()
     reporting = Reporting(
         every=arguments.logging_steps,
         save_every=arguments.save_steps,
@@ -37,16 +36,6 @@ def open_workshop(
         progress=not arguments.quiet,
     )
     return Workshop(model, bank, inputs, accelerator, config, reporting, arguments.overwrite)
-
-
-def recompute_activations(llm: PreTrainedModel, bank: ExpertBank) -> None:
-    """Gradient checkpointing in which the recomputation uses the same experts as the forward pass."""
-    settings = {"use_reentrant": False, "context_fn": bank.recompute_contexts}
-    for name in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):  # new and old name
-        if hasattr(llm, name):
-            getattr(llm, name)(settings)
-            break
-    llm.train()  # transformers recomputes in training mode only; these models have no dropout
 
 
 def make_accelerator(config: TrainConfig, arguments: argparse.Namespace) -> Accelerator:

@@ -1,4 +1,4 @@
-"""Small studies for the recipes: few questions per task of the sample data, the tiny backbone, real scripts."""
+"""Small studies for the recipes: few questions per task of the sample data, tiny backbone, real scripts."""
 
 from __future__ import annotations
 
