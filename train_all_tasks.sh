@@ -33,7 +33,8 @@ USAGE
 
 case "${1:-}" in -h | --help) usage; exit 0 ;; esac
 here="$(dirname "${BASH_SOURCE[0]}")"
-cd "${SLURM_SUBMIT_DIR:-$here}"
+[ -f "$here/scripts/environment.sh" ] || here="${SLURM_SUBMIT_DIR:-.}" # sbatch runs a copy of this file
+cd "$here"
 source scripts/environment.sh
 source scripts/logging.sh
 use_environment

@@ -11,36 +11,16 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-
-@contextlib.contextmanager
-def open_atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for writing so that a kill at any moment leaves the old file or the new one.
-
-    Raises OSError (disk full, read-only folder) with the temporary file removed and `path` as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
+from model.moe.files import atomic_write
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically (see `open_atomic`)."""
-    with open_atomic(path) as file:
+    """Write `content` to `path` atomically (see `atomic_write`)."""
+    with atomic_write(path) as file:
         file.write(content)
 
 

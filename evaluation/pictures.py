@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from data.files import open_atomic
 from evaluation.summary import METHOD_TITLES
 from evaluation.tables import has_stages
+from model.moe.files import atomic_write
 
 DPI = 150
 PANEL = 0.7  # inches for each cell of a heat map
@@ -32,7 +32,7 @@ LINES: dict[str, tuple[str, str]] = {
 def _save(figure: Figure, path: Path) -> Path:
     """Write a PNG atomically, without a date, so that equal summaries give equal files."""
     FigureCanvasAgg(figure)
-    with open_atomic(path) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     return path
 

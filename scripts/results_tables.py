@@ -14,6 +14,9 @@ import json
 import sys
 from pathlib import Path
 
+if not __package__:  # run as a file: put the repository's root on the path in place of this folder
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 from data.files import read_json, write_bytes_atomic, write_json_atomic
 from evaluation.tables import metric_table, to_markdown
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from data.files import open_atomic
 from data.run_record import differing_keys, read_identity, write_record
+from model.moe.files import atomic_write
 
 
 class CheckpointFolder:
@@ -47,7 +47,7 @@ class CheckpointFolder:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the saved state."""
-        with open_atomic(self._state) as file:
+        with atomic_write(self._state) as file:
             torch.save(state, file)
 
     def load(self) -> dict[str, Any]:

@@ -16,6 +16,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+if not __package__:  # run as a file: put the repository's root on the path in place of this folder
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 from data.benchmark import Benchmark, read_benchmark
 from data.command_line import add_backbone_flags, add_data_flags, main_command, open_inputs, read_all
 from data.files import only_run_in, require_writable

@@ -15,6 +15,9 @@ import argparse
 import sys
 from pathlib import Path
 
+if not __package__:  # run as a file: put the repository's root on the path in place of this folder
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 from data.command_line import add_backbone_flags, add_data_flags, main_command, open_inputs, read_all
 from data.files import only_run_in, require_writable
 from train.arguments import add_config_flags, add_reporting_flags, train_config

@@ -8,17 +8,17 @@ import pytest
 from data.files import (
     append_line,
     only_run_in,
-    open_atomic,
     read_json_lines,
     require_writable,
     write_bytes_atomic,
 )
+from model.moe.files import atomic_write
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     path = tmp_path / "expert.pt"
     write_bytes_atomic(path, b"old")
-    with pytest.raises(OSError, match="full"), open_atomic(path) as file:
+    with pytest.raises(OSError, match="full"), atomic_write(path) as file:
         file.write(b"half of the new")
         raise OSError("disk full")
     assert path.read_bytes() == b"old"
