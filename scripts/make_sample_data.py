@@ -1,8 +1,8 @@
 """Make data_sample/: four small question-answering tasks about clips of the procedural world.
 
-    python -m scripts.make_sample_data [--out FOLDER] [--seed N]
+    python scripts/make_sample_data.py [--out FOLDER] [--seed N]
 
-Run it from the root of the repository. The same seed gives the same bytes with the same versions of numpy,
+The same seed gives the same bytes with the same versions of numpy,
 Pillow, soundfile and PyAV.
 """
 
