@@ -22,19 +22,22 @@ class StudyFolders:
 
     def experts(self, method: str) -> Path:
         """Folder of `expert_task_k.pt`."""
-        return (
-            self.root / "experts"
-            if method == "anchor_moe"
-            else self.root / "comparisons" / method / "experts"
-        )
+        return self._folder(method, "experts", "expert_task_*.pt")
 
     def anchors(self, method: str) -> Path:
         """Folder of `anchor_task_k.pt`."""
-        return (
-            self.root / "anchors"
-            if method == "anchor_moe"
-            else self.root / "comparisons" / method / "anchors"
-        )
+        return self._folder(method, "anchors", "anchor_task_*.pt")
+
+    def _folder(self, method: str, name: str, pattern: str) -> Path:
+        """The study's own folder; for `anchor_moe` the given one, or its subfolder `name`, if there is one."""
+        if method != "anchor_moe":
+            return self.root / "comparisons" / method / name
+        if self.given_experts is None:
+            return self.root / name
+        for folder in (self.given_experts, self.given_experts / name):
+            if any(folder.glob(pattern)):
+                return folder
+        raise ValueError(f"{self.given_experts}: neither it nor its subfolder {name} holds {pattern}")
 
     def checkpoint(self, method: str, task_id: int) -> Path:
         """Folder of the training checkpoint and the log of one cell."""

@@ -83,6 +83,10 @@ def main(arguments: argparse.Namespace) -> None:
             for seed in seeds
         ]
         results = [merge([run[position] for run in runs]) for position in range(len(methods))]
+        if not any(result.matrices for result in results):
+            raise ValueError(
+                f"nothing to evaluate: {results[0].note}; train first or correct OUTPUT or EXPERTS"
+            )
         record = {
             **provenance(round(time.monotonic() - started, 1)),
             **about(benchmark, arguments, inputs, backbone),

@@ -24,7 +24,7 @@ BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 TITLES = {
     "data_sample": "Embedded sample data (`data_sample/avqa.json`), tiny backbone, test questions, mean +- "
     "standard deviation over seeds:",
-    "stamps_avqa": "`stamps_avqa`: real photographs and recordings as four tasks, the same scripts and settings:",
+    "stamps_avqa": "`stamps_avqa`: real photographs and recordings as four tasks, the same scripts:",
 }
 KEPT = (
     "split",
