@@ -29,7 +29,7 @@ class StudyFolders:
         return self._folder(method, "anchors", "anchor_task_*.pt")
 
     def _folder(self, method: str, name: str, pattern: str) -> Path:
-        """The study's own folder; for `anchor_moe` the given one, or its subfolder `name`, if there is one."""
+        """The study's own folder; for `anchor_moe` the given one or its subfolder `name`, if there is one."""
         if method != "anchor_moe":
             return self.root / "comparisons" / method / name
         if self.given_experts is None:
