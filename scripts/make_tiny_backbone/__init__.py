@@ -1,0 +1,1 @@
+"""Pre-training of the tiny backbone from nothing, on a procedural world (`scripts/tiny_world`)."""
