@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -78,9 +78,12 @@ def bank_config(paths: Sequence[Path]) -> ExpertConfig:
     configs: dict[ExpertConfig, Path] = {}
     for path in paths:
         file = inspect_expert(path)
-        made = ExpertConfig(kind=file.header.kind, layers=file.layers, projections=file.projections)
-        if file.header.rank is not None and file.header.alpha is not None:
-            made = ExpertConfig("lora", file.header.rank, file.header.alpha, file.layers, file.projections)
+        header = file.header
+        made = ExpertConfig(
+            header.kind, layers=file.layers, projections=file.projections, tokens=header.tokens
+        )
+        if header.rank is not None and header.alpha is not None:
+            made = replace(made, rank=header.rank, alpha=header.alpha)
         configs.setdefault(made, path)
     if len(configs) > 1:
         raise ValueError(

@@ -22,7 +22,13 @@ PRESETS = {
     "published": TrainConfig(
         epochs=5, per_device_batch=2, accumulation=4, learning_rate=2e-4, gradient_checkpointing=True
     ),
-    "tiny": TrainConfig(epochs=20, per_device_batch=16, accumulation=1, learning_rate=3e-3),
+    "tiny": TrainConfig(
+        epochs=15,
+        per_device_batch=16,
+        accumulation=1,
+        learning_rate=5e-3,
+        expert=ExpertConfig(tokens="text"),
+    ),
 }
 PUBLISHED_MLP_LEARNING_RATE = 4e-5
 
@@ -61,7 +67,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         "--preset", choices=sorted(PRESETS), help="defaults for the flags below; by backbone if not given"
     )
     group.add_argument(
-        "--num_train_epochs", type=int, help="passes over a task's questions (tiny 20, published 5)"
+        "--num_train_epochs", type=int, help="passes over a task's questions (tiny 15, published 5)"
     )
     group.add_argument(
         "--per_device_train_batch_size", type=int, help="questions per process and micro-batch (16, 2)"
@@ -69,7 +75,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--gradient_accumulation_steps", type=int, help="micro-batches per optimiser step (1, 4)"
     )
-    group.add_argument("--learning_rate", type=float, help="peak learning rate (3e-3; 2e-4, full-MLP 4e-5)")
+    group.add_argument("--learning_rate", type=float, help="peak learning rate (tiny 5e-3; 2e-4, full-MLP 4e-5)")
     group.add_argument("--weight_decay", type=float, help="decoupled weight decay (0)")
     group.add_argument(
         "--warmup_ratio", type=float, help="share of the steps with rising learning rate (0.03)"
@@ -99,6 +105,11 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--expert_alpha", type=float, help="LoRA experts are scaled by alpha / rank (32)")
     group.add_argument("--expert_layers", help="even, all, or layer numbers 0,2,5 (even)")
     group.add_argument("--expert_projections", help="comma-separated (gate_proj,up_proj,down_proj)")
+    group.add_argument(
+        "--expert_tokens",
+        choices=("all", "text"),
+        help="act on all tokens, or on the text after the media: faster, prefix shared (tiny text; all)",
+    )
     group.add_argument(
         "--expert_init", choices=EXPERT_INITS, help="where a task's expert starts (see README)"
     )
@@ -163,6 +174,7 @@ def _expert_config(arguments: argparse.Namespace, base: ExpertConfig) -> ExpertC
         "rank": arguments.expert_rank,
         "alpha": arguments.expert_alpha,
         "layers": layers,
+        "tokens": arguments.expert_tokens,
         "projections": tuple(arguments.expert_projections.split(","))
         if arguments.expert_projections
         else None,

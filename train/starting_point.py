@@ -7,12 +7,13 @@ The earlier experts are read from their files and never touched.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from model.moe.anchors import Anchor
-from model.moe.expert_files import ExpertHeader, inspect_expert, read_expert
+from model.moe.expert_files import inspect_expert, read_expert
 from model.moe.expert_init import mean_state
 from model.moe.experts import ExpertBank
 from model.moe.routing import Router
@@ -47,5 +48,5 @@ def starting_point(
 def _read(bank: ExpertBank, path: Path) -> dict[str, Tensor]:
     """An expert's tensors, whatever its task, made for this base."""
     header = inspect_expert(path).header
-    wanted = ExpertHeader(header.kind, header.rank, header.alpha, header.task_id, bank.base_identity)
+    wanted = replace(header, base_identity=bank.base_identity)
     return read_expert(path, wanted)

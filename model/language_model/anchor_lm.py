@@ -7,9 +7,9 @@ Letters: B rows, L length after splicing, A answer positions, V vocabulary, D LL
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint, noop_context_fn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from model.language_model.splice import IGNORE, PromptBatch, splice
+from model.language_model.prefix import PrefixCache, stack_prefixes, unstack_cache
+from model.language_model.splice import IGNORE, PromptBatch, Spliced, splice, split_at_media
 from model.moe.experts import NO_EXPERT, ExpertBank
 
 
@@ -50,6 +51,7 @@ class AnchorLM(nn.Module):
         self.llm = llm
         self.bank = bank
         self.checkpointing = False
+        self.prefixes = PrefixCache(self._prefix)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "AnchorLM":
@@ -72,6 +74,8 @@ class AnchorLM(nn.Module):
 
         Set on the layers: transformers' own switch would also ask for gradients of the frozen embedding.
         """
+        if self.bank is not None and self.bank.config.tokens == "text":
+            return  # little is held, and a checkpointed layer could not use the prefix
         context_fn = noop_context_fn if self.bank is None else self.bank.recompute_contexts
         for layer in self._layers():
             layer.gradient_checkpointing = True
@@ -99,12 +103,62 @@ class AnchorLM(nn.Module):
             output = self.llm.base_model(inputs_embeds=spliced.embeds, attention_mask=mask, use_cache=False)
         return output.last_hidden_state, spliced.mask, spliced.labels
 
+    def _hidden_text(
+        self, batch: PromptBatch, expert_ids: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As `_hidden`, of what follows the media, for text experts."""
+        text, cache, mask = self._after_prefix(batch, "right")
+        with self._use(expert_ids, len(batch)):
+            output = self.llm.base_model(
+                inputs_embeds=text.embeds,
+                attention_mask=mask,
+                position_ids=text.positions,
+                past_key_values=cache,
+                use_cache=True,
+            )
+        return output.last_hidden_state, text.mask, text.labels
+
+    def _after_prefix(
+        self, batch: PromptBatch, padding_side: Literal["left", "right"]
+    ) -> tuple[Spliced, DynamicCache, Tensor]:
+        """The text after the media, the prefixes' keys and values, and the mask (B, P + L) over both."""
+        heads, tails = split_at_media(batch)
+        kept = [
+            self.prefixes.get(ids, media) for ids, media in zip(heads.input_ids, heads.media, strict=True)
+        ]
+        cache, known = stack_prefixes(kept, self.llm.config)
+        text = splice(tails, self.llm.get_input_embeddings(), padding_side)
+        text = replace(text, positions=text.positions + known.sum(1, keepdim=True))
+        return text, cache, torch.cat([known, text.mask], 1)
+
+    @torch.no_grad()
+    def _prefix(self, ids: Tensor, media: Sequence[Tensor]) -> Tensor:
+        """Keys and values (2 N, H, P, K) of one prefix on the bare backbone."""
+        spliced = splice(PromptBatch([ids], [media]), self.llm.get_input_embeddings(), "right")
+        cache = DynamicCache(config=self.llm.config)
+        with self._use([NO_EXPERT], 1):
+            self.llm.base_model(inputs_embeds=spliced.embeds, past_key_values=cache, use_cache=True)
+        return unstack_cache(cache)
+
+    def _text_only(self, batch: PromptBatch) -> bool:
+        """Whether the experts act on the text after the media only and the rows have media.
+
+        Raises: ValueError for text experts and a batch of rows with and without media.
+        """
+        if self.bank is None or self.bank.config.tokens == "all":
+            return False
+        with_media = {len(media) > 0 for media in batch.media}
+        if len(with_media) > 1:
+            raise ValueError("text experts: prompts with and without media in one batch; split it in two")
+        return with_media == {True}
+
     def forward(self, batch: PromptBatch, expert_ids: Sequence[int]) -> AnswerLoss:
         """Next-token loss where labels are not IGNORE; logits are made at these positions only.
 
         Raises: ValueError if the batch has no labels, or a row has nothing to learn.
         """
-        hidden_BLD, _, labels_BL = self._hidden(batch, expert_ids)
+        hidden = self._hidden_text if self._text_only(batch) else self._hidden
+        hidden_BLD, _, labels_BL = hidden(batch, expert_ids)
         if labels_BL is None:
             raise ValueError("a loss needs labels, but the batch has none")
         targets = labels_BL[:, 1:]
@@ -135,13 +189,16 @@ class AnchorLM(nn.Module):
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
         embed, head = self.llm.get_input_embeddings(), self.llm.get_output_embeddings()
-        prompt = splice(batch, embed, "left")
-        rows, length = prompt.mask.shape
-        mask = torch.ones(rows, length + max_new_tokens, dtype=torch.bool, device=prompt.mask.device)
-        mask[:, :length] = prompt.mask
-        padded = not bool(prompt.mask.all())
+        if self._text_only(batch):
+            prompt, cache, known = self._after_prefix(batch, "left")
+        else:
+            prompt, cache = splice(batch, embed, "left"), DynamicCache(config=self.llm.config)
+            known = prompt.mask
+        rows, length = known.shape
+        mask = torch.ones(rows, length + max_new_tokens, dtype=torch.bool, device=known.device)
+        mask[:, :length] = known
+        padded = not bool(known.all())
         inputs, positions = prompt.embeds, prompt.positions
-        cache = DynamicCache(config=self.llm.config)
         answers = torch.full((rows, max_new_tokens), eos_id, device=mask.device)
         ended = torch.zeros(rows, dtype=torch.bool, device=mask.device)
         with self._use(expert_ids, rows):

@@ -62,6 +62,17 @@ class PromptBatch:
         ]
 
 
+def split_at_media(batch: PromptBatch) -> tuple[PromptBatch, PromptBatch]:
+    """Every row up to its last medium, and the text after it. All rows must have media."""
+    cuts = [int((ids < 0).nonzero()[-1, 0]) + 1 for ids in batch.input_ids]
+    heads = [ids[:cut] for ids, cut in zip(batch.input_ids, cuts, strict=True)]
+    tails = [ids[cut:] for ids, cut in zip(batch.input_ids, cuts, strict=True)]
+    labels = None
+    if batch.labels is not None:
+        labels = [row[cut:] for row, cut in zip(batch.labels, cuts, strict=True)]
+    return PromptBatch(heads, batch.media), PromptBatch(tails, [[] for _ in tails], labels)
+
+
 @dataclass(frozen=True)
 class Spliced:
     """A padded batch: embeds (B, L, D), mask (B, L) bool (False = padding), positions (B, L), labels (B, L)

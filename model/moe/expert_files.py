@@ -38,6 +38,8 @@ class ExpertHeader:
     """Task of the expert; None in a published file."""
     base_identity: str | None
     """Identity of the backbone it was trained on; None if unknown."""
+    tokens: str = "all"
+    """Which tokens it acts on, `all` or `text` (see ExpertConfig)."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def write_expert(path: str | Path, header: ExpertHeader, tensors: Mapping[str, T
         "alpha": header.alpha,
         "task_id": header.task_id,
         "base_identity": header.base_identity,
+        "tokens": header.tokens,
         "format": FORMAT,
     }
     with atomic_write(path) as file:
@@ -99,7 +102,7 @@ def read_expert(path: str | Path, wanted: ExpertHeader) -> dict[str, Tensor]:
     """
     content = read_tensor_file(path)
     header = _header(content, path)
-    for name in ("kind", "rank", "alpha", "task_id"):
+    for name in ("kind", "rank", "alpha", "tokens", "task_id"):
         got, expected = getattr(header, name), getattr(wanted, name)
         if got != expected and not (name == "task_id" and got is None):
             raise ValueError(f"{path}: {name} is {got!r}, expected {expected!r}; {_ADVICE[name]}")
@@ -141,6 +144,7 @@ def check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int
 _ADVICE = {
     "kind": "choose the expert kind that the file has",
     "rank": "choose the rank that the file was trained with",
+    "tokens": "choose the tokens that the file was trained for",
     "alpha": "choose the alpha that the file was trained with",
     "task_id": "the file was renamed or copied; every expert keeps its own task id",
 }
@@ -154,7 +158,7 @@ def _header(content: Mapping[str, object], path: str | Path) -> ExpertHeader:
             )
         return ExpertHeader("mlp", None, None, None, None)
     entry = content["expert"]
-    expected = {"kind", "rank", "alpha", "task_id", "base_identity", "format"}
+    expected = {"kind", "rank", "alpha", "task_id", "base_identity", "tokens", "format"}
     if not isinstance(entry, dict) or set(entry) != expected:
         got = sorted(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
         raise ValueError(f"{path}: entry 'expert' is {got}, expected the keys {sorted(expected)}")
@@ -163,7 +167,12 @@ def _header(content: Mapping[str, object], path: str | Path) -> ExpertHeader:
             f"{path}: expert format {entry['format']!r}, this version reads {FORMAT}; update the code"
         )
     return ExpertHeader(
-        entry["kind"], entry["rank"], entry["alpha"], entry["task_id"], entry["base_identity"]
+        entry["kind"],
+        entry["rank"],
+        entry["alpha"],
+        entry["task_id"],
+        entry["base_identity"],
+        entry["tokens"],
     )
 
 

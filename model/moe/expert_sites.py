@@ -28,6 +28,9 @@ class ExpertConfig:
     """`even`, `all`, or the numbers of the layers that carry experts."""
     projections: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
     """Which linear layers of an MLP carry experts."""
+    tokens: str = "all"
+    """`all`, or `text`: the expert acts on what follows the last media token only, so that the audio-visual
+    prefix is the bare backbone's, the same for every expert and question."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("lora", "mlp"):
@@ -38,6 +41,8 @@ class ExpertConfig:
             raise ValueError(
                 f"expert layers: got {self.layers!r}, expected 'even', 'all' or a tuple of layer numbers"
             )
+        if self.tokens not in ("all", "text"):
+            raise ValueError(f"expert tokens: got {self.tokens!r}, expected 'all' or 'text'")
         if not self.layers or not self.projections:
             raise ValueError("expert layers and projections must not be empty")
         if not isinstance(self.layers, str) and len(set(self.layers)) < len(self.layers):

@@ -224,15 +224,7 @@ class ExpertBank(nn.Module):
             ValueError: a value is not finite (the training diverged).
             OSError: the folder cannot be written or the disk is full.
         """
-        config = self.config
-        lora = config.kind == "lora"
-        header = ExpertHeader(
-            config.kind,
-            config.rank if lora else None,
-            config.alpha if lora else None,
-            task_id,
-            self.base_identity,
-        )
+        header = self._header(task_id)
         write_expert(path, header, self.state(task_id))
 
     def load(self, task_id: int, path: str | Path) -> None:
@@ -242,15 +234,20 @@ class ExpertBank(nn.Module):
             ValueError: file missing, damaged or carrying code; another kind, rank, alpha, task or base;
                 wrong keys or shapes.
         """
-        lora = self.config.kind == "lora"
-        wanted = ExpertHeader(
-            self.config.kind,
-            self.config.rank if lora else None,
-            self.config.alpha if lora else None,
-            task_id,
-            self.base_identity,
-        )
+        wanted = self._header(task_id)
         self.load_state(task_id, read_expert(path, wanted), str(path))
+
+    def _header(self, task_id: int) -> ExpertHeader:
+        config = self.config
+        lora = config.kind == "lora"
+        return ExpertHeader(
+            kind=config.kind,
+            rank=config.rank if lora else None,
+            alpha=config.alpha if lora else None,
+            task_id=task_id,
+            base_identity=self.base_identity,
+            tokens=config.tokens,
+        )
 
     def _get(self, task_id: int) -> Expert:
         if task_id not in self.active.experts:

@@ -1,0 +1,66 @@
+"""Keys and values of audio-visual prefixes, kept: for experts that act on the text after the media only.
+
+Such a prefix does not depend on the expert or the question, so it is computed once per clip, without
+gradient, and serves all questions, epochs, tasks and experts. Each is computed alone, so that its bits do
+not depend on company.
+
+Letters: B rows, P prefix length, N layers, H key-value heads, K head width.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import DynamicCache, PretrainedConfig
+
+
+class PrefixCache:
+    """Least recently used prefixes within a bound in bytes.
+
+    Args:
+        compute: ids and media tokens of one prefix -> its keys and values (2 N, H, P, K).
+        bound: bytes that are kept at most.
+    """
+
+    def __init__(self, compute: Callable[[Tensor, Sequence[Tensor]], Tensor], bound: int = 2**30) -> None:
+        self.compute, self.bound, self.size = compute, bound, 0
+        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+
+    def get(self, ids: Tensor, media: Sequence[Tensor]) -> Tensor:
+        """Keys and values of one prefix. (2 N, H, P, K)"""
+        digest = hashlib.blake2b(ids.cpu().numpy().tobytes())
+        for tokens in media:
+            digest.update(tokens.detach().float().cpu().contiguous().numpy().tobytes())
+        key = digest.digest()
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        made = self._kept[key] = self.compute(ids, media)
+        self.size += made.numel() * made.element_size()
+        while self.size > self.bound and len(self._kept) > 1:
+            _, dropped = self._kept.popitem(last=False)
+            self.size -= dropped.numel() * dropped.element_size()
+        return made
+
+
+def stack_prefixes(prefixes: Sequence[Tensor], config: PretrainedConfig) -> tuple[DynamicCache, Tensor]:
+    """A cache of B left-padded prefixes, and which of its positions are real: (B, P) bool."""
+    longest = max(prefix.shape[2] for prefix in prefixes)
+    mask = torch.zeros(len(prefixes), longest, dtype=torch.bool, device=prefixes[0].device)
+    padded = []
+    for row, prefix in enumerate(prefixes):
+        mask[row, longest - prefix.shape[2] :] = True
+        padded.append(F.pad(prefix, (0, 0, longest - prefix.shape[2], 0)))
+    cache = DynamicCache(config=config)
+    layers = torch.stack(padded, 1)  # (2 N, B, H, P, K)
+    for layer in range(len(layers) // 2):
+        cache.update(layers[2 * layer], layers[2 * layer + 1], layer)
+    return cache, mask
+
+
+def unstack_cache(cache: DynamicCache) -> Tensor:
+    """Keys and values of a cache of one row. (2 N, H, P, K)"""
+    return torch.cat([part for layer in cache.layers for part in (layer.keys, layer.values)]).detach()
