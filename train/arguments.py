@@ -27,6 +27,7 @@ PRESETS = {
         per_device_batch=16,
         accumulation=1,
         learning_rate=5e-3,
+        expert_init="nearest",
         expert=ExpertConfig(tokens="text"),
     ),
 }
@@ -75,7 +76,9 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--gradient_accumulation_steps", type=int, help="micro-batches per optimiser step (1, 4)"
     )
-    group.add_argument("--learning_rate", type=float, help="peak learning rate (tiny 5e-3; 2e-4, full-MLP 4e-5)")
+    group.add_argument(
+        "--learning_rate", type=float, help="peak learning rate (tiny 5e-3; 2e-4, full-MLP 4e-5)"
+    )
     group.add_argument("--weight_decay", type=float, help="decoupled weight decay (0)")
     group.add_argument(
         "--warmup_ratio", type=float, help="share of the steps with rising learning rate (0.03)"
@@ -111,7 +114,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         help="act on all tokens, or on the text after the media: faster, prefix shared (tiny text; all)",
     )
     group.add_argument(
-        "--expert_init", choices=EXPERT_INITS, help="where a task's expert starts (see README)"
+        "--expert_init", choices=EXPERT_INITS, help="where a task's expert starts (tiny nearest, scratch)"
     )
     group.add_argument(
         "--deepspeed", type=Path, metavar="JSON", help="DeepSpeed configuration, e.g. scripts/zero2.json"

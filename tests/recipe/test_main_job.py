@@ -83,7 +83,7 @@ def test_changed_settings_are_refused_with_the_keys(study: Study) -> None:
     before = digests(study.folder / "output")
     done = study.run("train_all_tasks.sh", *FLAGS, "--learning_rate", "0.5", check=False)
     assert done.returncode == 1
-    assert "config.learning_rate: was 0.003, is 0.5" in done.stderr
+    assert "config.learning_rate: was 0.005, is 0.5" in done.stderr
     assert "--overwrite" in done.stderr
     assert digests(study.folder / "output") == before
 

@@ -1,0 +1,126 @@
+"""Experts on the text after the media: the prefix is the bare backbone's, kept, and shared."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+
+from model.language_model.anchor_lm import AnchorLM
+from model.language_model.prefix import PrefixCache
+from model.language_model.splice import IGNORE, PromptBatch
+from model.moe.experts import NO_EXPERT, ExpertBank, ExpertConfig
+
+WIDTH = 16
+
+
+@pytest.fixture
+def model() -> AnchorLM:
+    """A small LM with one text expert that changes a lot."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=WIDTH,
+        intermediate_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    llm = LlamaForCausalLM(config).eval().requires_grad_(False)
+    bank = ExpertBank(llm, ExpertConfig(rank=2, layers="all", tokens="text"))
+    bank.add(0, generator=torch.Generator().manual_seed(0))
+    for name, value in bank.parameters_of(0).items():
+        if "lora_B" in name:
+            value.data.normal_(generator=torch.Generator().manual_seed(len(name)))
+    return AnchorLM(llm, bank)
+
+
+def prompt(seed: int, tokens: int, text: int) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+    """Ids with one medium in front, its tokens, and labels on the last two ids."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, 50, (text,), generator=generator)
+    ids = torch.cat([torch.tensor([1, 5, -400]), ids])
+    labels = torch.full_like(ids, IGNORE)
+    labels[-2:] = ids[-2:]
+    return ids, [torch.randn(tokens, WIDTH, generator=generator)], labels
+
+
+def batch_of(*prompts: tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]) -> PromptBatch:
+    return PromptBatch([p[0] for p in prompts], [p[1] for p in prompts], [p[2] for p in prompts])
+
+
+def token_by_token(model: AnchorLM, ids: torch.Tensor, media: torch.Tensor) -> torch.Tensor:
+    """Logits (L, V) after the media: the prefix on the bare backbone, then one text token after the other."""
+    llm, cache = model.llm, DynamicCache(config=model.llm.config)
+    embed = llm.get_input_embeddings()
+    assert model.bank is not None
+    with torch.no_grad():
+        with model.bank.use([NO_EXPERT]):
+            llm(inputs_embeds=torch.cat([embed(ids[:2]), media])[None], past_key_values=cache, use_cache=True)
+        rows = []
+        with model.bank.use([0]):
+            for token in ids[3:]:
+                rows.append(
+                    llm(input_ids=token.view(1, 1), past_key_values=cache, use_cache=True).logits[0, -1]
+                )
+    return torch.stack(rows)
+
+
+def test_loss_is_that_of_the_text_read_token_by_token(model: AnchorLM) -> None:
+    first, second = prompt(1, 4, 7), prompt(2, 6, 5)
+    loss = model(batch_of(first, second), [0, 0])
+    for row, (ids, media, _) in enumerate((first, second)):
+        logits = token_by_token(model, ids, media[0])
+        expected = torch.nn.functional.cross_entropy(logits[-3:-1], ids[-2:], reduction="sum")
+        torch.testing.assert_close(loss.per_sample[row], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_expert_matters_after_the_media_only(model: AnchorLM) -> None:
+    batch = batch_of(prompt(1, 4, 7))
+    with_expert, bare = model(batch, [0]).sum, model(batch, [NO_EXPERT]).sum
+    assert abs(float(with_expert - bare)) > 0.1
+    whole = AnchorLM(model.llm)  # the plain path gives the same bare loss
+    assert model.bank is not None
+    with model.bank.use([NO_EXPERT]):
+        torch.testing.assert_close(whole(batch, [NO_EXPERT]).sum, bare, rtol=1e-4, atol=1e-4)
+
+
+def test_answers_of_a_mixed_batch_equal_those_alone(model: AnchorLM) -> None:
+    prompts = [prompt(seed, tokens, text) for seed, tokens, text in ((1, 4, 7), (2, 6, 5), (3, 5, 9))]
+    experts = [0, NO_EXPERT, 0]
+    together = model.generate(PromptBatch([p[0] for p in prompts], [p[1] for p in prompts]), experts, 6, 2)
+    for row, (ids, media, _) in enumerate(prompts):
+        assert model.generate(PromptBatch([ids], [media]), [experts[row]], 6, 2) == [together[row]]
+
+
+def test_gradients_reach_the_expert_and_nothing_else(model: AnchorLM) -> None:
+    assert model.bank is not None
+    parameters = model.bank.train_only(0)
+    model(batch_of(prompt(1, 4, 7)), [0]).sum.backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in parameters)
+    assert all(parameter.grad is None for parameter in model.llm.parameters())
+
+
+def test_rows_with_and_without_media_do_not_mix(model: AnchorLM) -> None:
+    bare = torch.tensor([1, 5, 6, 7])
+    with pytest.raises(ValueError, match="split it"):
+        model(
+            PromptBatch([prompt(1, 4, 7)[0], bare], [prompt(1, 4, 7)[1], []], [prompt(1, 4, 7)[2], bare]),
+            [0, 0],
+        )
+
+
+def test_prefixes_are_computed_once_and_bounded() -> None:
+    calls: list[int] = []
+
+    def compute(ids: torch.Tensor, media: list[torch.Tensor]) -> torch.Tensor:
+        calls.append(int(ids[0]))
+        return torch.zeros(2, 1, 5, 4)
+
+    cache = PrefixCache(compute, bound=2 * 160)  # type: ignore[arg-type]
+    for number in (1, 2, 1, 3, 1, 2):
+        cache.get(torch.tensor([number]), [torch.ones(2, 3)])
+    assert calls == [1, 2, 3, 2], "two fit: 2 was dropped for 3, and came back"
+    assert cache.size <= 2 * 160
+    cache.get(torch.tensor([1]), [torch.zeros(2, 3)])
+    assert calls[-1] == 1, "other media, another prefix"
