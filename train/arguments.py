@@ -95,6 +95,18 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model_max_length", type=int, help="longest prompt with media and answer, in tokens (2048)"
     )
+    _add_expert_flags(group)
+    group.add_argument(
+        "--deepspeed", type=Path, metavar="JSON", help="DeepSpeed configuration, e.g. scripts/zero2.json"
+    )
+    for name, value in WITHOUT_EFFECT.items():
+        group.add_argument(
+            f"--{name}", help=argparse.SUPPRESS if value is None else f"accepted; only {value} is supported"
+        )
+
+
+def _add_expert_flags(group: argparse._ArgumentGroup) -> None:
+    """What an expert is made of and where it starts."""
     group.add_argument(
         "--expert_kind", choices=("lora", "mlp"), help="low-rank update or full copy of the MLPs (lora)"
     )
@@ -116,13 +128,6 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--expert_init", choices=EXPERT_INITS, help="where a task's expert starts (tiny nearest, scratch)"
     )
-    group.add_argument(
-        "--deepspeed", type=Path, metavar="JSON", help="DeepSpeed configuration, e.g. scripts/zero2.json"
-    )
-    for name, value in WITHOUT_EFFECT.items():
-        group.add_argument(
-            f"--{name}", help=argparse.SUPPRESS if value is None else f"accepted; only {value} is supported"
-        )
 
 
 def train_config(arguments: argparse.Namespace, preset: str) -> TrainConfig:

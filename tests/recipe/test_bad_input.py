@@ -29,8 +29,8 @@ def test_every_fault_is_named_before_training(tmp_path: Path, recipe_folder: Pat
     (tmp_path / "cut.jpg").write_bytes(Path(json.loads(where.read_text())[0]["video"][0]).read_bytes()[:300])
     turns = [{"from": "human", "value": "<video>\n<audio>\nWhere?"}, {"from": "gpt", "value": " "}]
     edit(come, 1, voice=[str(tmp_path / "gone.wav")])
-    edit(come, 2, voice=None, video=json.loads(come.read_text())[3]["video"])
-    edit(where, 0, video=[str(tmp_path / "cut.jpg")])
+    edit(come, 2, video=[str(tmp_path / "cut.jpg")])  # media are opened in files whose samples are sound
+    edit(where, 1, voice=None, video=json.loads(where.read_text())[0]["video"][:1] or None)
     edit(where, 3, conversations=turns)
     edit(which, 4, id=json.loads(which.read_text())[0]["id"])
     study = Study(recipe_folder / "bad", benchmark)
@@ -40,7 +40,7 @@ def test_every_fault_is_named_before_training(tmp_path: Path, recipe_folder: Pat
     for place in (
         "train_Come_From.json, index 1, ",
         "train_Come_From.json, index 2, ",
-        "train_Where.json, index 0, ",
+        "train_Where.json, index 1, ",
         "train_Where.json, index 3, ",
         "train_Which.json, index 4, ",
     ):

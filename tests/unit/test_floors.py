@@ -116,6 +116,9 @@ def test_model_parses_no_arguments(name: str) -> None:
 
 @pytest.mark.parametrize("name", modules(*PACKAGES))
 def test_import_path_is_left_alone(name: str) -> None:
+    """Only a command run as a file puts the repository's root in place of its own folder."""
+    if is_command(name, sources()[name]):
+        return
     edits = [node for node in ast.walk(sources()[name]) if isinstance(node, ast.Attribute)]
     assert "sys.path" not in {ast.unparse(node) for node in edits}
 
