@@ -22,9 +22,8 @@ from evaluation.tables import metric_table, to_markdown
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 TITLES = {
-    "data_sample": "Embedded sample data (`data_sample/avqa.json`), tiny backbone, test questions, mean +- "
-    "standard deviation over seeds:",
-    "stamps_avqa": "`stamps_avqa`: real photographs and recordings as four tasks, the same scripts:",
+    "data_sample": "Embedded sample data (`data_sample/avqa.json`), tiny backbone, test questions",
+    "stamps_avqa": "`stamps_avqa`: real photographs and recordings as four tasks, same scripts, same settings",
 }
 KEPT = (
     "split",
@@ -56,7 +55,7 @@ def section(results: Path) -> str:
         if path.is_file():
             summary = json.loads(path.read_text())
             seeds = " ".join(map(str, summary["seeds"]))
-            parts.append(f"{title} (seeds {seeds})\n\n{to_markdown(metric_table(summary))}")
+            parts.append(f"{title}, seeds {seeds}:\n\n{to_markdown(metric_table(summary))}")
     return "\n\n".join(parts)
 
 
