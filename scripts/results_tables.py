@@ -23,7 +23,7 @@ from evaluation.tables import metric_table, to_markdown
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 TITLES = {
     "data_sample": "Embedded sample data (`data_sample/avqa.json`), tiny backbone, test questions",
-    "stamps_avqa": "`stamps_avqa`: real photographs and recordings as four tasks, same scripts, same settings",
+    "stamps_avqa": "`stamps_avqa`: real photographs and recordings as four tasks, same scripts and settings",
 }
 KEPT = (
     "split",

@@ -99,6 +99,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--deepspeed", type=Path, metavar="JSON", help="DeepSpeed configuration, e.g. scripts/zero2.json"
     )
+    group.add_argument("--local_rank", help=argparse.SUPPRESS)  # given by the deepspeed launcher
     for name, value in WITHOUT_EFFECT.items():
         group.add_argument(
             f"--{name}", help=argparse.SUPPRESS if value is None else f"accepted; only {value} is supported"

@@ -4,6 +4,7 @@ command."""
 from __future__ import annotations
 
 import argparse
+import logging
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +18,8 @@ from model.moe.experts import ExpertBank
 from train.config import TrainConfig
 from train.reporting import Reporting
 from train.run_cell import Workshop
+
+log = logging.getLogger(__name__)
 
 
 def open_workshop(
@@ -41,7 +44,9 @@ def open_workshop(
 def make_accelerator(config: TrainConfig, arguments: argparse.Namespace) -> Accelerator:
     """The accelerator for this device and precision, with DeepSpeed where a configuration is given."""
     plugin = None
-    if arguments.deepspeed:
+    if arguments.deepspeed and not torch.cuda.is_available():
+        log.warning("--deepspeed %s: there is no GPU, plain data parallelism is used", arguments.deepspeed)
+    elif arguments.deepspeed:
         settings = read_json(arguments.deepspeed)
         settings.update(
             train_micro_batch_size_per_gpu=config.per_device_batch,
