@@ -150,6 +150,7 @@ def read_all(
     """
     samples: dict[Path, list[Sample]] = {}
     problems: list[Problem] = []
+    readable: list[Sample] = []
     for path in dict.fromkeys(paths):
         try:
             samples[path] = read_samples(
@@ -160,8 +161,9 @@ def read_all(
             )
         except InputError as error:
             problems += error.problems
+            readable += error.readable
     problems += check_media(
-        [sample for group in samples.values() for sample in group],
+        [*(sample for group in samples.values() for sample in group), *readable],
         index=MediaIndex(arguments.feature_store / "media_index.jsonl"),
         num_frames=arguments.num_frames,
         progress=not arguments.quiet,

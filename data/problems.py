@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SHOWN = 20  # problems spelt out in one message; the rest is counted
 
@@ -32,11 +33,15 @@ class Problem:
 
 
 class InputError(ValueError):
-    """Unusable input files; `problems` holds every fault, the message the first ones and the count."""
+    """Unusable input files; `problems` holds every fault, the message the first ones and the count.
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    `readable` holds the samples of the file that have no fault so far, so that a caller can look for more.
+    """
+
+    def __init__(self, problems: Sequence[Problem], readable: Sequence[Any] = ()) -> None:
         assert problems, "an InputError needs a problem"
         self.problems = tuple(problems)
+        self.readable = tuple(readable)
         count = len(self.problems)
         if count == 1:
             text = str(self.problems[0])

@@ -107,7 +107,7 @@ def read_samples(
         missing_media: "error", or "drop" to leave out tags whose clip has no sound or that have no medium.
 
     Raises:
-        InputError: with every fault found, each naming file, index and id.
+        InputError: with every fault found, each naming file, index and id, and the samples without one.
     """
     path = Path(path)
     if missing_media not in ("error", "drop"):
@@ -119,9 +119,9 @@ def read_samples(
     root = None if media_root is None else Path(media_root)
     reader = _Reader(path, MediaPaths(path.parent, root, media_prefix))
     samples = [reader.read(index, item, missing_media) for index, item in enumerate(content)]
-    if reader.problems:
-        raise InputError(reader.problems)
     read = [sample for sample in samples if sample is not None]
+    if reader.problems:
+        raise InputError(reader.problems, readable=read)
     _report(path, read)
     return read
 

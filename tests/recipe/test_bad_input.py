@@ -29,7 +29,7 @@ def test_every_fault_is_named_before_training(tmp_path: Path, recipe_folder: Pat
     (tmp_path / "cut.jpg").write_bytes(Path(json.loads(where.read_text())[0]["video"][0]).read_bytes()[:300])
     turns = [{"from": "human", "value": "<video>\n<audio>\nWhere?"}, {"from": "gpt", "value": " "}]
     edit(come, 1, voice=[str(tmp_path / "gone.wav")])
-    edit(come, 2, video=[str(tmp_path / "cut.jpg")])  # media are opened in files whose samples are sound
+    edit(where, 2, video=[str(tmp_path / "cut.jpg")])  # in a file that has faults of the other kind too
     edit(where, 1, voice=None, video=json.loads(where.read_text())[0]["video"][:1] or None)
     edit(where, 3, conversations=turns)
     edit(which, 4, id=json.loads(which.read_text())[0]["id"])
@@ -39,8 +39,8 @@ def test_every_fault_is_named_before_training(tmp_path: Path, recipe_folder: Pat
     assert "Traceback" not in done.stderr
     for place in (
         "train_Come_From.json, index 1, ",
-        "train_Come_From.json, index 2, ",
         "train_Where.json, index 1, ",
+        "train_Where.json, index 2, ",
         "train_Where.json, index 3, ",
         "train_Which.json, index 4, ",
     ):
