@@ -19,7 +19,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from model.language_model.prefix import PrefixCache, stack_prefixes, unstack_cache
-from model.language_model.splice import IGNORE, PromptBatch, Spliced, splice, split_at_media
+from model.language_model.splice import IGNORE, PromptBatch, Spliced, splice, split_at_answer, split_at_media
 from model.moe.experts import NO_EXPERT, ExpertBank
 
 
@@ -74,7 +74,7 @@ class AnchorLM(nn.Module):
 
         Set on the layers: transformers' own switch would also ask for gradients of the frozen embedding.
         """
-        if self.bank is not None and self.bank.config.tokens == "text":
+        if self.bank is not None and self.bank.config.tokens != "all":
             return  # little is held, and a checkpointed layer could not use the prefix
         context_fn = noop_context_fn if self.bank is None else self.bank.recompute_contexts
         for layer in self._layers():
@@ -103,10 +103,10 @@ class AnchorLM(nn.Module):
             output = self.llm.base_model(inputs_embeds=spliced.embeds, attention_mask=mask, use_cache=False)
         return output.last_hidden_state, spliced.mask, spliced.labels
 
-    def _hidden_text(
+    def _hidden_after_prefix(
         self, batch: PromptBatch, expert_ids: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """As `_hidden`, of what follows the media, for text experts."""
+        """As `_hidden`, of what follows the prefix that the experts leave alone."""
         text, cache, mask = self._after_prefix(batch, "right")
         with self._use(expert_ids, len(batch)):
             output = self.llm.base_model(
@@ -121,8 +121,10 @@ class AnchorLM(nn.Module):
     def _after_prefix(
         self, batch: PromptBatch, padding_side: Literal["left", "right"]
     ) -> tuple[Spliced, DynamicCache, Tensor]:
-        """The text after the media, the prefixes' keys and values, and the mask (B, P + L) over both."""
-        heads, tails = split_at_media(batch)
+        """What the experts act on, the prefixes' keys and values, and the mask (B, P + L) over both."""
+        assert self.bank is not None
+        split = split_at_answer if self.bank.config.tokens == "answer" else split_at_media
+        heads, tails = split(batch)
         kept = [
             self.prefixes.get(ids, media) for ids, media in zip(heads.input_ids, heads.media, strict=True)
         ]
@@ -134,30 +136,30 @@ class AnchorLM(nn.Module):
     @torch.no_grad()
     def _prefix(self, ids: Tensor, media: Sequence[Tensor]) -> Tensor:
         """Keys and values (2 N, H, P, K) of one prefix on the bare backbone."""
+        if not len(ids):
+            config = self.llm.config
+            heads = config.num_key_value_heads
+            width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+            like = self.llm.get_input_embeddings().weight
+            return like.new_zeros(2 * config.num_hidden_layers, heads, 0, width)
         spliced = splice(PromptBatch([ids], [media]), self.llm.get_input_embeddings(), "right")
         cache = DynamicCache(config=self.llm.config)
         with self._use([NO_EXPERT], 1):
             self.llm.base_model(inputs_embeds=spliced.embeds, past_key_values=cache, use_cache=True)
         return unstack_cache(cache)
 
-    def _text_only(self, batch: PromptBatch) -> bool:
-        """Whether the experts act on the text after the media only and the rows have media.
-
-        Raises: ValueError for text experts and a batch of rows with and without media.
-        """
+    def _has_prefix(self, batch: PromptBatch) -> bool:
+        """Whether the batch has a prefix that the experts leave alone, which is computed once and kept."""
         if self.bank is None or self.bank.config.tokens == "all":
             return False
-        with_media = {len(media) > 0 for media in batch.media}
-        if len(with_media) > 1:
-            raise ValueError("text experts: prompts with and without media in one batch; split it in two")
-        return with_media == {True}
+        return self.bank.config.tokens == "answer" or any(len(media) > 0 for media in batch.media)
 
     def forward(self, batch: PromptBatch, expert_ids: Sequence[int]) -> AnswerLoss:
         """Next-token loss where labels are not IGNORE; logits are made at these positions only.
 
         Raises: ValueError if the batch has no labels, or a row has nothing to learn.
         """
-        hidden = self._hidden_text if self._text_only(batch) else self._hidden
+        hidden = self._hidden_after_prefix if self._has_prefix(batch) else self._hidden
         hidden_BLD, _, labels_BL = hidden(batch, expert_ids)
         if labels_BL is None:
             raise ValueError("a loss needs labels, but the batch has none")
@@ -189,7 +191,7 @@ class AnchorLM(nn.Module):
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
         embed, head = self.llm.get_input_embeddings(), self.llm.get_output_embeddings()
-        if self._text_only(batch):
+        if self._has_prefix(batch):
             prompt, cache, known = self._after_prefix(batch, "left")
         else:
             prompt, cache = splice(batch, embed, "left"), DynamicCache(config=self.llm.config)

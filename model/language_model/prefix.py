@@ -1,8 +1,9 @@
-"""Keys and values of audio-visual prefixes, kept: for experts that act on the text after the media only.
+"""Keys and values of prompt prefixes, kept: for experts that act on what follows only.
 
-Such a prefix does not depend on the expert or the question, so it is computed once per clip, without
-gradient, and serves all questions, epochs, tasks and experts. Each is computed alone, so that its bits do
-not depend on company.
+The prefix ends with the last medium (`text` experts), so that it serves all questions about a clip, or before
+the last token of the prompt (`answer` experts). It does not depend on the expert, so it is computed once,
+without gradient, and serves all epochs, tasks and experts. Each is computed alone, so that its bits do not
+depend on company.
 
 Letters: B rows, P prefix length, N layers, H key-value heads, K head width.
 """
@@ -12,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig
 
@@ -49,15 +49,18 @@ class PrefixCache:
 def stack_prefixes(prefixes: Sequence[Tensor], config: PretrainedConfig) -> tuple[DynamicCache, Tensor]:
     """A cache of B left-padded prefixes, and which of its positions are real: (B, P) bool."""
     longest = max(prefix.shape[2] for prefix in prefixes)
+    parts, heads, _, width = prefixes[0].shape
     mask = torch.zeros(len(prefixes), longest, dtype=torch.bool, device=prefixes[0].device)
-    padded = []
+    states = prefixes[0].new_zeros(parts, len(prefixes), heads, longest, width)
     for row, prefix in enumerate(prefixes):
-        mask[row, longest - prefix.shape[2] :] = True
-        padded.append(F.pad(prefix, (0, 0, longest - prefix.shape[2], 0)))
+        start = longest - prefix.shape[2]
+        mask[row, start:] = True
+        states[:, row, :, start:] = prefix
     cache = DynamicCache(config=config)
-    layers = torch.stack(padded, 1)  # (2 N, B, H, P, K)
-    for layer in range(len(layers) // 2):
-        cache.update(layers[2 * layer], layers[2 * layer + 1], layer)
+    for number, layer in enumerate(cache.layers):  # set, not updated: that would copy once more
+        keys, values = states[2 * number], states[2 * number + 1]
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
     return cache, mask
 
 

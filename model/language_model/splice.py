@@ -63,8 +63,24 @@ class PromptBatch:
 
 
 def split_at_media(batch: PromptBatch) -> tuple[PromptBatch, PromptBatch]:
-    """Every row up to its last medium, and the text after it. All rows must have media."""
-    cuts = [int((ids < 0).nonzero()[-1, 0]) + 1 for ids in batch.input_ids]
+    """Every row up to its last medium, and the text after it; nothing and the whole row without media."""
+    places = [(ids < 0).nonzero()[:, 0] for ids in batch.input_ids]
+    return _split(batch, [int(place[-1]) + 1 if len(place) else 0 for place in places])
+
+
+def split_at_answer(batch: PromptBatch) -> tuple[PromptBatch, PromptBatch]:
+    """Every row up to the token from which the answer is told, and that token with what follows."""
+    if batch.labels is None:
+        return _split(batch, [ids.numel() - 1 for ids in batch.input_ids])
+    learned = [(row != IGNORE).nonzero()[:, 0] for row in batch.labels]
+    for row, places in enumerate(learned):
+        if not len(places):
+            raise ValueError(f"prompts {[row]} have no answer position to learn")
+    return _split(batch, [int(places[0]) - 1 for places in learned])
+
+
+def _split(batch: PromptBatch, cuts: Sequence[int]) -> tuple[PromptBatch, PromptBatch]:
+    """Rows before and from their cuts; all media are before."""
     heads = [ids[:cut] for ids, cut in zip(batch.input_ids, cuts, strict=True)]
     tails = [ids[cut:] for ids, cut in zip(batch.input_ids, cuts, strict=True)]
     labels = None

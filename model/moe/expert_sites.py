@@ -11,6 +11,7 @@ from torch import nn
 
 from model.moe.expert_layers import ExpertLinear
 
+TOKENS = ("all", "text", "answer")
 _SITE = re.compile(r"(?:^|\.)layers\.(\d+)\.mlp\.(\w+)$")
 
 
@@ -29,8 +30,9 @@ class ExpertConfig:
     projections: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
     """Which linear layers of an MLP carry experts."""
     tokens: str = "all"
-    """`all`, or `text`: the expert acts on what follows the last media token only, so that the audio-visual
-    prefix is the bare backbone's, the same for every expert and question."""
+    """On which tokens the expert acts: `all`; `text`, what follows the last media token, so that the
+    audio-visual prefix is the bare backbone's, the same for every expert and question; `answer`, the last
+    token of the prompt and the answer, so that the whole prompt is."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("lora", "mlp"):
@@ -41,8 +43,8 @@ class ExpertConfig:
             raise ValueError(
                 f"expert layers: got {self.layers!r}, expected 'even', 'all' or a tuple of layer numbers"
             )
-        if self.tokens not in ("all", "text"):
-            raise ValueError(f"expert tokens: got {self.tokens!r}, expected 'all' or 'text'")
+        if self.tokens not in TOKENS:
+            raise ValueError(f"expert tokens: got {self.tokens!r}, expected one of {', '.join(TOKENS)}")
         if not self.layers or not self.projections:
             raise ValueError("expert layers and projections must not be empty")
         if not isinstance(self.layers, str) and len(set(self.layers)) < len(self.layers):

@@ -1,4 +1,4 @@
-"""Experts on the text after the media: the prefix is the bare backbone's, kept, and shared."""
+"""Experts on the end of a prompt: what comes before is the bare backbone's, kept, and shared."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from model.moe.experts import NO_EXPERT, ExpertBank, ExpertConfig
 WIDTH = 16
 
 
-@pytest.fixture
-def model() -> AnchorLM:
-    """A small LM with one text expert that changes a lot."""
+def make_model(tokens: str) -> AnchorLM:
+    """A small LM with one expert that changes a lot."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=50,
@@ -27,12 +26,18 @@ def model() -> AnchorLM:
         num_key_value_heads=2,
     )
     llm = LlamaForCausalLM(config).eval().requires_grad_(False)
-    bank = ExpertBank(llm, ExpertConfig(rank=2, layers="all", tokens="text"))
+    bank = ExpertBank(llm, ExpertConfig(rank=2, layers="all", tokens=tokens))
     bank.add(0, generator=torch.Generator().manual_seed(0))
     for name, value in bank.parameters_of(0).items():
         if "lora_B" in name:
             value.data.normal_(generator=torch.Generator().manual_seed(len(name)))
     return AnchorLM(llm, bank)
+
+
+@pytest.fixture
+def model() -> AnchorLM:
+    """Its expert acts on the text after the media."""
+    return make_model("text")
 
 
 def prompt(seed: int, tokens: int, text: int) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
@@ -101,13 +106,39 @@ def test_gradients_reach_the_expert_and_nothing_else(model: AnchorLM) -> None:
     assert all(parameter.grad is None for parameter in model.llm.parameters())
 
 
-def test_rows_with_and_without_media_do_not_mix(model: AnchorLM) -> None:
-    bare = torch.tensor([1, 5, 6, 7])
-    with pytest.raises(ValueError, match="split it"):
-        model(
-            PromptBatch([prompt(1, 4, 7)[0], bare], [prompt(1, 4, 7)[1], []], [prompt(1, 4, 7)[2], bare]),
-            [0, 0],
-        )
+@pytest.mark.parametrize("tokens", ["text", "answer"])
+def test_rows_with_and_without_media_answer_as_alone(tokens: str) -> None:
+    model = make_model(tokens)
+    ids, media, labels = prompt(1, 4, 7)
+    bare = torch.tensor([1, 5, 6, 7, 9])
+    bare_labels = torch.tensor([IGNORE, IGNORE, IGNORE, 7, 9])
+    together = model(PromptBatch([ids, bare], [media, []], [labels, bare_labels]), [0, 0])
+    for row, one in enumerate((batch_of((ids, media, labels)), batch_of((bare, [], bare_labels)))):
+        torch.testing.assert_close(together.per_sample[row], model(one, [0]).sum, rtol=1e-4, atol=1e-4)
+    questions = PromptBatch([ids, bare], [media, []])
+    alone = [
+        model.generate(PromptBatch([i], [m]), [0], 4, 2)[0]
+        for i, m in zip(questions.input_ids, questions.media, strict=True)
+    ]
+    assert model.generate(questions, [0, 0], 4, 2) == alone
+
+
+def test_an_answer_expert_acts_from_the_last_prompt_token_on() -> None:
+    model = make_model("answer")
+    ids, media, labels = prompt(3, 5, 8)
+    embed, cache = model.llm.get_input_embeddings(), DynamicCache(config=model.llm.config)
+    assert model.bank is not None
+    with torch.no_grad():
+        with model.bank.use([NO_EXPERT]):  # all but the last prompt token and the two of the answer
+            prefix = torch.cat([embed(ids[:2]), media[0], embed(ids[3:-3])])
+            model.llm(inputs_embeds=prefix[None], past_key_values=cache, use_cache=True)
+        with model.bank.use([0]):
+            logits = model.llm(input_ids=ids[None, -3:-1], past_key_values=cache, use_cache=True).logits[0]
+    expected = torch.nn.functional.cross_entropy(logits, ids[-2:], reduction="sum")
+    loss = model(batch_of((ids, media, labels)), [0]).sum
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+    first = model.generate(PromptBatch([ids[:-2]], [media]), [0], 1, 2)
+    assert first == [[int(logits[0].argmax())]] or int(logits[0].argmax()) == 2
 
 
 def test_prefixes_are_computed_once_and_bounded() -> None:
