@@ -9,6 +9,7 @@ from model.moe.experts import ExpertConfig
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
+LORA_INITS = ("random", "activations")
 EXPERT_INITS = ("scratch", "previous", "nearest", "mean")
 
 
@@ -30,6 +31,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False  # recompute activations: less memory, a third more time
     max_length: int = 2048  # longest prompt with media and answer, in tokens
     expert_init: str = "scratch"  # one of EXPERT_INITS: where a task's expert starts
+    lora_init: str = "random"  # one of LORA_INITS: the A of a LoRA expert that starts from nothing
     expert: ExpertConfig = field(default_factory=ExpertConfig)
 
     def __post_init__(self) -> None:
@@ -46,6 +48,7 @@ class TrainConfig:
             ("schedule", SCHEDULES),
             ("precision", PRECISIONS),
             ("expert_init", EXPERT_INITS),
+            ("lora_init", LORA_INITS),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(allowed)}")

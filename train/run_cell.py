@@ -32,7 +32,7 @@ from train.checkpoints import CheckpointFolder, changed_message
 from train.config import TrainConfig
 from train.loop import ExpertTraining, Job
 from train.reporting import Reporting
-from train.starting_point import starting_point
+from train.starting_point import fitted_start, starting_point
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,17 @@ def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResul
         anchor = shop.inputs.anchor(cell.task_id, samples, without_media=cell.without_media)
     generator = torch.Generator().manual_seed(shop.config.seed * 1009 + cell.task_id)
     bank = shop.bank
-    bank.add(cell.task_id, init=_initial(cell, shop, sources, anchor), generator=generator)
+    init = _initial(cell, shop, sources, anchor)
+    if init is None and shop.config.lora_init == "activations" and shop.config.expert.kind == "lora":
+        init = fitted_start(
+            shop.model,
+            shop.inputs,
+            samples,
+            generator,
+            batch_size=shop.config.per_device_batch,
+            without_media=cell.without_media,
+        )
+    bank.add(cell.task_id, init=init, generator=generator)
     try:
         job = Job(cell.task_id, samples, cell.without_media)
         reporting = replace(shop.reporting, folder=cell.checkpoint, title=cell.title)

@@ -1,5 +1,5 @@
 """Where a task's expert starts: fresh, from the previous expert, from the nearest by anchor, or from their
-mean.
+mean; a fresh one with random A, or with A fitted to the task's states.
 
 The earlier experts are read from their files and never touched.
 """
@@ -10,14 +10,49 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from data.inputs import Inputs
+from data.samples import Sample
+from model.language_model.anchor_lm import AnchorLM
 from model.moe.anchors import Anchor
 from model.moe.expert_files import inspect_expert, read_expert
-from model.moe.expert_init import mean_state
-from model.moe.experts import ExpertBank
+from model.moe.expert_init import mean_state, principal_state
+from model.moe.experts import NO_EXPERT, ExpertBank
 from model.moe.routing import Router
 from model.moe.routing_records import RouterConfig, RoutingFeatures
+
+FITTED_SAMPLES = 512  # questions at most that A is fitted to, evenly spaced over the file
+
+
+def fitted_start(
+    model: AnchorLM,
+    inputs: Inputs,
+    samples: Sequence[Sample],
+    generator: torch.Generator,
+    *,
+    batch_size: int,
+    without_media: bool = False,
+) -> Mapping[str, Tensor]:
+    """A fresh LoRA expert with A fitted to the layer inputs at the end of the task's prompts, bare backbone.
+
+    Every process computes it from the same samples, so that all start alike.
+    """
+    assert model.bank is not None
+    step = -(-len(samples) // FITTED_SAMPLES)
+    chosen = samples[::step]
+    with model.bank.record_inputs() as kept:
+        rows: dict[str, list[Tensor]] = {key: [] for key in kept}
+        for start in range(0, len(chosen), batch_size):
+            part = chosen[start : start + batch_size]
+            batch = inputs.batch(part, with_answers=False, without_media=without_media)
+            model.generate(batch, [NO_EXPERT] * len(part), 1, inputs.tokenizer.eos_token_id)
+            for key, calls in kept.items():  # left padding: the last place is every prompt's end
+                rows[key].append(calls[-1][:, -1].float().cpu())
+                calls.clear()
+    fresh = model.bank.fresh_state(generator)
+    return principal_state(fresh, {key: torch.cat(parts) for key, parts in rows.items()})
 
 
 def starting_point(

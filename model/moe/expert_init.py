@@ -1,6 +1,7 @@
-"""Starting points of a new expert made from earlier ones; the earlier ones are copied, never touched.
+"""Starting points of a new expert: the directions in which the new task's own states differ, or earlier
+experts, which are copied, never touched.
 
-Legend: E experts, R rank; `in`, `out` widths of a layer.
+Legend: E experts, N states, R rank; `in`, `out` widths of a layer.
 """
 
 import math
@@ -15,6 +16,38 @@ _A, _B = ".lora_A.weight", ".lora_B.weight"
 def copied_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A copy of an expert's tensors, to start from the previous or the nearest expert."""
     return {key: tensor.detach().clone() for key, tensor in state.items()}
+
+
+def principal_state(fresh: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A fresh LoRA expert whose A looks where the task's states differ (EVA, arXiv 2410.07170).
+
+    The rows of every A become the first principal directions of the layer's centred inputs, each as long as
+    a random row is on average, `1/sqrt(3)`; its sign makes its largest entry positive. B stays zero, so the
+    expert still starts as the bare backbone. Rows beyond the number of directions stay random.
+
+    Args:
+        fresh: a fresh LoRA expert (as of `ExpertBank.fresh_state`).
+        inputs: layer key -> inputs of that layer on the bare backbone, (N, in).
+
+    Raises:
+        ValueError: a layer has no inputs, or of another width.
+    """
+    state = copied_state(fresh)
+    for key, a in state.items():
+        if not key.endswith(_A):
+            continue
+        x = inputs.get(key.removesuffix(_A))
+        if x is None or x.ndim != 2 or x.shape[1] != a.shape[1] or not len(x):
+            got = "nothing" if x is None else tuple(x.shape)
+            raise ValueError(f"{key}: got inputs {got}, expected (N, {a.shape[1]})")
+        x = x.double()
+        _, size, directions = torch.linalg.svd(x - x.mean(0, keepdim=True), full_matrices=False)
+        rounding = torch.finfo(torch.float32).eps * torch.linalg.norm(x)
+        found = int((size[: len(a)] > rounding).sum())
+        best = directions[:found]
+        strongest = best.gather(1, best.abs().argmax(1, keepdim=True))
+        a[:found] = (best * strongest.sign() / math.sqrt(3)).to(a.dtype)
+    return state
 
 
 def mean_state(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -96,6 +96,24 @@ class ExpertBank(nn.Module):
         finally:
             self.active.selection = before
 
+    @contextmanager
+    def record_inputs(self) -> Iterator[dict[str, list[Tensor]]]:
+        """Within the block the inputs of every expert layer are kept: layer key -> one tensor (B, T, in) per
+        call."""
+        kept: dict[str, list[Tensor]] = {key: [] for key in self.layers}
+        hooks = []
+        for key, layer in self.layers.items():
+
+            def keep(_: nn.Module, inputs: tuple[Tensor, ...], rows: list[Tensor] = kept[key]) -> None:
+                rows.append(inputs[0].detach())
+
+            hooks.append(layer.register_forward_pre_hook(keep))
+        try:
+            yield kept
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def recompute_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """`context_fn` of `torch.utils.checkpoint`: recomputation in backward uses the forward's experts."""
         selection = self.active.selection
@@ -130,10 +148,15 @@ class ExpertBank(nn.Module):
                 f"expert {task_id} exists; remove it first or choose another id than {self.task_ids}"
             )
         if init is None:
-            init = self._fresh(generator)
+            init = self.fresh_state(generator)
         self.load_state(task_id, init)
 
-    def _fresh(self, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def fresh_state(self, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """The tensors of an expert that starts from nothing, as `add` describes it; the bank stays as it is.
+
+        Raises:
+            ValueError: a fresh LoRA expert gets no generator.
+        """
         if self.config.kind == "mlp":
             return {f"{key}.weight": layer.weight.detach() for key, layer in self.layers.items()}
         if generator is None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.moe.expert_init import copied_state, mean_state, mean_update
+from model.moe.expert_init import copied_state, mean_state, mean_update, principal_state
 from model.moe.experts import ExpertBank
 
 
@@ -64,3 +64,20 @@ def test_copies_are_independent(lora: ExpertBank) -> None:
     key = next(iter(state))
     copy[key].zero_()
     assert state[key].abs().sum() > 0
+
+
+def test_a_looks_where_the_inputs_differ_and_not_at_their_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    plane = torch.linalg.qr(torch.randn(12, 2, generator=generator))[0]  # two directions of 12
+    x = 50.0 + torch.randn(40, 2, generator=generator) @ plane.T
+    fresh = {"l.lora_A.weight": torch.rand(4, 12, generator=generator), "l.lora_B.weight": torch.zeros(5, 4)}
+    state = principal_state(fresh, {"l": x})
+    a = state["l.lora_A.weight"]
+    torch.testing.assert_close(a[:2] @ plane @ plane.T, a[:2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(a[:2] @ a[:2].T, torch.eye(2) / 3, rtol=1e-4, atol=1e-5)
+    assert torch.equal(a[2:], fresh["l.lora_A.weight"][2:]), "40 states in a plane have two directions"
+    assert torch.equal(state["l.lora_B.weight"], fresh["l.lora_B.weight"])
+    again = principal_state(fresh, {"l": x.flip(0)})["l.lora_A.weight"]
+    torch.testing.assert_close(again, a, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="inputs nothing"):
+        principal_state(fresh, {})
