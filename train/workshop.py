@@ -4,11 +4,11 @@ command."""
 from __future__ import annotations
 
 import argparse
-import logging
+import os
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DeepSpeedPlugin
+from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 
 from data.files import read_json
 from data.inputs import Inputs
@@ -19,7 +19,14 @@ from train.config import TrainConfig
 from train.reporting import Reporting
 from train.run_cell import Workshop
 
-log = logging.getLogger(__name__)
+# What a launcher sets, for a process that was started without one.
+ALONE = {
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29511",
+}
 
 
 def open_workshop(
@@ -43,10 +50,8 @@ def open_workshop(
 
 def make_accelerator(config: TrainConfig, arguments: argparse.Namespace) -> Accelerator:
     """The accelerator for this device and precision, with DeepSpeed where a configuration is given."""
-    plugin = None
-    if arguments.deepspeed and not torch.cuda.is_available():
-        log.warning("--deepspeed %s: there is no GPU, plain data parallelism is used", arguments.deepspeed)
-    elif arguments.deepspeed:
+    plugin, handlers, on_cpu = None, [], not torch.cuda.is_available()
+    if arguments.deepspeed:
         settings = read_json(arguments.deepspeed)
         settings.update(
             train_micro_batch_size_per_gpu=config.per_device_batch,
@@ -58,5 +63,14 @@ def make_accelerator(config: TrainConfig, arguments: argparse.Namespace) -> Acce
         for key in ("bf16", "fp16"):
             settings[key] = {"enabled": config.precision == key}
         plugin = DeepSpeedPlugin(hf_ds_config=settings)
+        if on_cpu:  # accelerate leaves DeepSpeed out where it is told cpu=True, and knows no backend for it
+            handlers.append(InitProcessGroupKwargs(backend="gloo"))
+            for name, value in ALONE.items():
+                os.environ.setdefault(name, value)
     precision = None if plugin else {"fp32": "no"}.get(config.precision, config.precision)
-    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision, deepspeed_plugin=plugin)
+    return Accelerator(
+        cpu=on_cpu and plugin is None,
+        mixed_precision=precision,
+        deepspeed_plugin=plugin,
+        kwargs_handlers=handlers,
+    )

@@ -1,0 +1,79 @@
+"""Two processes, plain or under ZeRO-2, learn what one process learns at the same global batch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.moe.files import read_tensor_file
+from tests.recipe.studies import ROOT
+
+pytestmark = pytest.mark.recipe
+TINY = ROOT / "checkpoints" / "tiny"
+LAUNCHERS = {
+    "one": [sys.executable],
+    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+    "deepspeed": [sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", "2", "--master_port"],
+}
+
+
+def free_port() -> str:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def train(launcher: str, data: Path, folder: Path, store: Path) -> dict[str, torch.Tensor]:
+    """Train task 0 with the published command line; the expert's tensors."""
+    command = [*LAUNCHERS[launcher], *([free_port()] if launcher == "deepspeed" else [])]
+    flags = {
+        "model_name_or_path": TINY / "AVQACL-MoE-base",
+        "vision_tower": TINY / "clip-vit-large-patch14-336",
+        "audio_tower": TINY / "BEATs_iter3_plus_AS2M.pt",
+        "data_path": data,
+        "cur_task": 0,
+        "output_dir": folder / "checkpoint",
+        "anchor_save_path": folder / "anchors",
+        "expert_weights_save_path": folder / "experts",
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2 if launcher == "one" else 1,
+        "feature_store": store,
+    }
+    line = [*command, "train/train_anchor_moe.py", "--quiet"]
+    line += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    line += ["--deepspeed", "scripts/zero2.json"] if launcher == "deepspeed" else []
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, f"{launcher} failed:\n{done.stdout}\n{done.stderr}"
+    expert = read_tensor_file(folder / "experts" / "expert_task_0.pt")
+    return {key: value for key, value in expert.items() if isinstance(value, torch.Tensor)}
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
+def test_two_processes_learn_what_one_learns(
+    launcher: str, tmp_path: Path, recipe_folder: Path, benchmark_file: Path
+) -> None:
+    if launcher == "deepspeed" and not (shutil.which("g++") or shutil.which("c++")):
+        pytest.skip("no C++ compiler: DeepSpeed builds its communication between CPUs when it is first used")
+    data, store = benchmark_file.parent / "train_Come_From.json", recipe_folder / "feature_store"
+    one = train("one", data, tmp_path / "one", store)
+    two = train(launcher, data, tmp_path / "two", store)
+    assert one.keys() == two.keys()
+    for key, wanted in one.items():
+        largest = float(wanted.abs().max())
+        assert float((two[key] - wanted).abs().max()) <= 1e-4 * largest, key
+    for name in ("anchor_task_0.pt", "anchor_task_0.stats.safetensors"):
+        paths = [tmp_path / run / "anchors" / name for run in ("one", "two")]
+        assert paths[0].read_bytes() == paths[1].read_bytes(), f"{name} differs"
