@@ -32,7 +32,15 @@ def free_port() -> str:
 
 
 def train(launcher: str, data: Path, folder: Path, store: Path) -> dict[str, torch.Tensor]:
-    """Train task 0 with the published command line; the expert's tensors."""
+    """Train task 0 with the published command line, once; the expert's tensors."""
+    if not (folder / "experts").exists():
+        run(launcher, data, folder, store)
+    expert = read_tensor_file(folder / "experts" / "expert_task_0.pt")
+    return {key: value for key, value in expert.items() if isinstance(value, torch.Tensor)}
+
+
+def run(launcher: str, data: Path, folder: Path, store: Path) -> None:
+    """The command itself."""
     command = [*LAUNCHERS[launcher], *([free_port()] if launcher == "deepspeed" else [])]
     flags = {
         "model_name_or_path": TINY / "AVQACL-MoE-base",
@@ -57,23 +65,21 @@ def train(launcher: str, data: Path, folder: Path, store: Path) -> dict[str, tor
     }
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, f"{launcher} failed:\n{done.stdout}\n{done.stderr}"
-    expert = read_tensor_file(folder / "experts" / "expert_task_0.pt")
-    return {key: value for key, value in expert.items() if isinstance(value, torch.Tensor)}
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
 def test_two_processes_learn_what_one_learns(
-    launcher: str, tmp_path: Path, recipe_folder: Path, benchmark_file: Path
+    launcher: str, recipe_folder: Path, benchmark_file: Path
 ) -> None:
     if launcher == "deepspeed" and not (shutil.which("g++") or shutil.which("c++")):
         pytest.skip("no C++ compiler: DeepSpeed builds its communication between CPUs when it is first used")
     data, store = benchmark_file.parent / "train_Come_From.json", recipe_folder / "feature_store"
-    one = train("one", data, tmp_path / "one", store)
-    two = train(launcher, data, tmp_path / "two", store)
+    folders = [recipe_folder / "processes" / name for name in ("one", launcher)]
+    one, two = train("one", data, folders[0], store), train(launcher, data, folders[1], store)
     assert one.keys() == two.keys()
     for key, wanted in one.items():
         largest = float(wanted.abs().max())
         assert float((two[key] - wanted).abs().max()) <= 1e-4 * largest, key
     for name in ("anchor_task_0.pt", "anchor_task_0.stats.safetensors"):
-        paths = [tmp_path / run / "anchors" / name for run in ("one", "two")]
-        assert paths[0].read_bytes() == paths[1].read_bytes(), f"{name} differs"
+        first, second = (folder / "anchors" / name for folder in folders)
+        assert first.read_bytes() == second.read_bytes(), f"{name} differs"
