@@ -19,6 +19,7 @@ settings.register_profile(
 settings.load_profile("project")
 
 ROOT = Path(__file__).resolve().parent.parent
+pytest_plugins = ["tests.parity.completeness"]
 
 
 @pytest.fixture(scope="session")

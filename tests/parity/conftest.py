@@ -1,35 +1,32 @@
 """The recorded set of the published system: what is in it is read from its files, never assumed.
 
 `PARITY_ROOT` names the folder that holds `avqacl_moe/`; where it is set, a missing set is a failure, not a
-skip.
+skip (see completeness.py).
 """
 
 import json
-import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from data.media import load_frames, load_waveform
+from data.prompts import Prompt, PromptTokenizer, build_prompt
 from data.samples import Sample, read_samples
+from model.encoders.audio import AudioChunks
 from model.encoders.features import MediaFeatures
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.backbone import Backbone, BackbonePaths, load_backbone
 from model.language_model.splice import PromptBatch
 from model.moe.experts import ExpertBank, ExpertConfig
+from tests.parity.completeness import NOTES, recorded_folder
+from tests.parity.recorded import Notes, Recorded, RecordedSet
 
-DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "parity"
 GROUPS = {"sample": "samples.json", "edge": "edge_samples.json"}
-
-
-def recorded_folder() -> Path:
-    return Path(os.environ.get("PARITY_ROOT", DEFAULT)) / "avqacl_moe"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -44,23 +41,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
+def notes(pytestconfig: pytest.Config) -> Notes:
+    return pytestconfig.stash[NOTES]
+
+
+@pytest.fixture(scope="session")
 def folder() -> Path:
     path = recorded_folder()
     if not path.is_dir():
-        if "PARITY_ROOT" in os.environ:
-            pytest.fail(f"PARITY_ROOT is set, but there is no {path}")
         pytest.skip(f"no recorded values at {path} (set PARITY_ROOT)")
     return path
 
 
+@pytest.fixture(scope="session")
+def recorded(folder: Path, notes: Notes) -> RecordedSet:
+    return RecordedSet(folder, notes)
+
+
 @dataclass
 class Case:
-    """One sample, what was recorded for it, and what we compute for its media."""
+    """One sample, what was recorded for it, and what we compute for it."""
 
     name: str
     sample: Sample
-    expected: dict[str, Tensor]
+    expected: Recorded
     backbone: Backbone
+    tokenizer: PromptTokenizer
 
     @cached_property
     def pixels(self) -> list[Tensor]:
@@ -80,55 +86,104 @@ class Case:
     def audible(self) -> list[MediaFeatures]:
         return self.backbone.encoder.encode_audio(self.waveforms)
 
+    @cached_property
+    @torch.no_grad()
+    def patches(self) -> dict[str, Tensor]:
+        """`image` and `video`, where the sample has them -> patches of all frames (F, P, W)."""
+        kinds = [m.kind for m in self.sample.media if m.kind != "audio"]
+        outputs = [self.backbone.encoder.vision(clip) for clip in self.pixels]
+        return {
+            kind: torch.cat([output for k, output in zip(kinds, outputs, strict=True) if k == kind])
+            for kind in sorted(set(kinds))
+        }
+
+    @cached_property
+    def chunks(self) -> AudioChunks:
+        """Fbanks of all audio clips, chunk after chunk."""
+        return self.backbone.encoder.audio.prepare(self.waveforms)
+
+    @cached_property
+    @torch.no_grad()
+    def sounds(self) -> Tensor:
+        """Audio features of all chunks (C, N, W)."""
+        return self.backbone.encoder.audio(self.chunks)
+
     @property
-    def prompt(self) -> PromptBatch:
-        """The recorded ids with our media tokens."""
+    def chunk_owners(self) -> list[int]:
+        """For every chunk the number of its clip, from 1; `[0]` where there is no audio."""
+        if not self.waveforms:
+            return [0]
+        return [number for number, count in enumerate(self.chunks.counts, 1) for _ in range(count)]
+
+    @property
+    def routing(self) -> dict[str, Tensor]:
+        """Modality -> routing feature as published: text (D,), the others (positions, W)."""
+        ids = self.open_prompt.input_ids
+        embedding = self.backbone.llm.get_input_embeddings()
+        found = {"text": AnchorLM(self.backbone.llm).text_feature([ids])[0]}
+        assert found["text"].shape == (embedding.embedding_dim,)
+        found |= {kind: patches.mean(0) for kind, patches in self.patches.items()}
+        return found | ({"audio": self.sounds.mean(0)} if self.waveforms else {})
+
+    @cached_property
+    def open_prompt(self) -> Prompt:
+        return build_prompt(self.tokenizer, self.sample.question)
+
+    @cached_property
+    def closed_prompt(self) -> Prompt:
+        return build_prompt(self.tokenizer, self.sample.question, self.sample.answer)
+
+    @property
+    def media_tokens(self) -> list[Tensor]:
+        """Tokens of the media in the prompt, in tag order."""
         visual, audible = iter(self.visual), iter(self.audible)
         tagged = [m for m in self.sample.media if m.tagged]
-        tokens = [next(audible if m.kind == "audio" else visual).tokens for m in tagged]
-        return PromptBatch([self.expected["input_ids"]], [tokens])
+        return [next(audible if m.kind == "audio" else visual).tokens for m in tagged]
 
-    def recorded(self, key: str, value: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Our value and the recorded one, whole or every 8th row; None where it was not recorded."""
-        if key in self.expected:
-            return value[: len(self.expected[key])], self.expected[key]
-        strided = self.expected.get(f"{key}_stride8")
-        return None if strided is None else (value[::8][: len(strided)], strided)
+    @property
+    def prompt(self) -> PromptBatch:
+        """The prompt to be answered."""
+        return PromptBatch([self.open_prompt.input_ids], [self.media_tokens])
 
 
 @pytest.fixture(scope="session")
-def backbone(folder: Path) -> Backbone:
+def make_backbone(folder: Path) -> Callable[[], Backbone]:
+    """Loads the recorded backbone anew, for tests that put other experts into it."""
     checkpoints = folder / "checkpoints"
     paths = BackbonePaths(checkpoints / "base", checkpoints / "clip", checkpoints / "beats.pt")
-    return load_backbone(paths, qformer=json.loads((checkpoints / "qformer_sizes.json").read_text()))
+    sizes = json.loads((checkpoints / "qformer_sizes.json").read_text())
+    return lambda: load_backbone(paths, qformer=sizes)
 
 
 @pytest.fixture(scope="session")
-def expert_names(folder: Path) -> dict[str, int]:
+def backbone(make_backbone: Callable[[], Backbone]) -> Backbone:
+    return make_backbone()
+
+
+@pytest.fixture(scope="session")
+def expert_names(recorded: RecordedSet) -> dict[str, int]:
     """Name in the recorded files -> expert id; `base` is the bare backbone."""
-    ids = sorted(int(path.stem.rpartition("_")[2]) for path in (folder / "experts").glob("expert_task_*.pt"))
-    assert ids, f"no experts in {folder}"
-    return {"base": -1, **{f"expert{number}": number for number in ids}}
+    return {"base": -1, **{f"expert{number}": number for number in recorded.inputs("experts")}}
 
 
 @pytest.fixture(scope="session")
-def anchor_lm(folder: Path, backbone: Backbone, expert_names: dict[str, int]) -> AnchorLM:
+def anchor_lm(recorded: RecordedSet, backbone: Backbone) -> AnchorLM:
     """The recorded LLM with all recorded full-MLP experts."""
     bank = ExpertBank(backbone.llm, ExpertConfig(kind="mlp"), backbone.identity)
-    for number in expert_names.values():
-        if number >= 0:
-            bank.load(number, folder / "experts" / f"expert_task_{number}.pt")
+    for number, path in recorded.inputs("experts").items():
+        bank.load(number, path)
     return AnchorLM(backbone.llm, bank)
 
 
 @pytest.fixture(scope="session")
-def cases(folder: Path, backbone: Backbone) -> dict[str, Case]:
+def cases(recorded: RecordedSet, backbone: Backbone) -> dict[str, Case]:
     """All samples by name; media are encoded when first asked for, and kept."""
-    found: dict[str, Any] = {}
+    tokenizer = PromptTokenizer(backbone.tokenizer)
+    found = {}
     for group, file in GROUPS.items():
-        for number, sample in enumerate(read_samples(folder / file)):
+        for number, sample in enumerate(read_samples(recorded.folder / file)):
             name = f"{group}_{number}"
-            found[name] = Case(name, sample, load_file(folder / "expected" / f"{name}.safetensors"), backbone)
+            found[name] = Case(name, sample, recorded.file(f"{name}.safetensors"), backbone, tokenizer)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Prompts with small tokenizers; the published ids are held in tests/parity/test_prompts.py."""
+"""Prompts with small tokenizers; the published ids are held in tests/parity/avqacl_prompts.py."""
 
 from __future__ import annotations
 
