@@ -9,7 +9,7 @@ from data.prompts import PromptTokenizer
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.backbone import Backbone
 from model.language_model.splice import PromptBatch, splice
-from tests.parity.recorded import GAPS, LOGITS, Notes, RecordedSet
+from tests.parity.recorded import LOGITS, Notes, RecordedSet
 
 NEAR_TIE = 0.005  # margin under which greedy decoding may go another way
 
@@ -78,8 +78,8 @@ def test_gaps_of_greedy_answers(
         gaps: Tensor = best.values[:, 0] - best.values[:, 1]
         margins = torch.tensor(entries[expert]["margins"])
         first = torch.tensor(entries[expert]["first_token_margin"])
-        notes.close(gaps[0], first, GAPS, f"{case.name} {expert}")
-        notes.close(gaps, margins, GAPS, f"{case.name} {expert}")
+        notes.close(gaps[0], first, LOGITS, f"{case.name} {expert}")
+        notes.close(gaps, margins, LOGITS, f"{case.name} {expert}")
         clear = margins >= NEAR_TIE
         assert torch.equal(best.indices[clear, 0], ids[clear])
 

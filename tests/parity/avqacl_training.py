@@ -229,7 +229,7 @@ def test_training_steps(
     for key, start in before.items():
         for name, now, theirs in after.views(key, ours[key]):
             start_rows = start[::8] if name.endswith("_stride8") else start
-            notes.close(now - start_rows, theirs - start_rows, UPDATES, name)
+            notes.close(now - start_rows, theirs - start_rows, UPDATES, f"{after.name}/{name}")
     moved = (head.detach() - head_before).norm()
     theirs = torch.tensor(expected[f"lm_head_delta_norm_after_{len(norms)}_steps"])
     notes.close(moved, theirs, UPDATES, "lm_head")

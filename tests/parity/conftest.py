@@ -118,10 +118,7 @@ class Case:
     @property
     def routing(self) -> dict[str, Tensor]:
         """Modality -> routing feature as published: text (D,), the others (positions, W)."""
-        ids = self.open_prompt.input_ids
-        embedding = self.backbone.llm.get_input_embeddings()
-        found = {"text": AnchorLM(self.backbone.llm).text_feature([ids])[0]}
-        assert found["text"].shape == (embedding.embedding_dim,)
+        found = {"text": AnchorLM(self.backbone.llm).text_feature([self.open_prompt.input_ids])[0]}
         found |= {kind: patches.mean(0) for kind, patches in self.patches.items()}
         return found | ({"audio": self.sounds.mean(0)} if self.waveforms else {})
 
