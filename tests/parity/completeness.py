@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
-    here = any(item.path.name == TESTS for item in items)
+    here = any(item.path.name == TESTS for item in items) and not config.option.collectonly
     config.stash[WHOLE] = here and not any("::" in argument for argument in config.args)
 
 
