@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from model.moe.experts import ExpertConfig
-from train.config import EXPERT_INITS, SCHEDULES, TrainConfig
+from model.moe.expert_sites import TOKENS, ExpertConfig
+from train.config import EXPERT_INITS, LORA_INITS, SCHEDULES, TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +23,13 @@ PRESETS = {
         epochs=5, per_device_batch=2, accumulation=4, learning_rate=2e-4, gradient_checkpointing=True
     ),
     "tiny": TrainConfig(
-        epochs=15,
+        epochs=20,
         per_device_batch=16,
         accumulation=1,
         learning_rate=5e-3,
         expert_init="nearest",
-        expert=ExpertConfig(tokens="text"),
+        lora_init="activations",
+        expert=ExpertConfig(layers="all", tokens="answer"),
     ),
 }
 PUBLISHED_MLP_LEARNING_RATE = 4e-5
@@ -68,7 +69,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         "--preset", choices=sorted(PRESETS), help="defaults for the flags below; by backbone if not given"
     )
     group.add_argument(
-        "--num_train_epochs", type=int, help="passes over a task's questions (tiny 15, published 5)"
+        "--num_train_epochs", type=int, help="passes over a task's questions (tiny 20, published 5)"
     )
     group.add_argument(
         "--per_device_train_batch_size", type=int, help="questions per process and micro-batch (16, 2)"
@@ -119,15 +120,22 @@ def _add_expert_flags(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--expert_rank", type=int, help="rank of LoRA experts (16)")
     group.add_argument("--expert_alpha", type=float, help="LoRA experts are scaled by alpha / rank (32)")
-    group.add_argument("--expert_layers", help="even, all, or layer numbers 0,2,5 (even)")
+    group.add_argument("--expert_layers", help="even, all, or layer numbers 0,2,5 (tiny all, even)")
     group.add_argument("--expert_projections", help="comma-separated (gate_proj,up_proj,down_proj)")
     group.add_argument(
         "--expert_tokens",
-        choices=("all", "text"),
-        help="act on all tokens, or on the text after the media: faster, prefix shared (tiny text; all)",
+        choices=TOKENS,
+        help="act on all tokens, on the text after the media, or on the answer and the token before it: "
+        "what comes before is computed once and kept (tiny answer; all)",
     )
     group.add_argument(
         "--expert_init", choices=EXPERT_INITS, help="where a task's expert starts (tiny nearest, scratch)"
+    )
+    group.add_argument(
+        "--lora_init",
+        choices=LORA_INITS,
+        help="A of a LoRA expert from scratch: random, or the directions in which the task's states differ "
+        "(tiny activations; random)",
     )
 
 
@@ -156,6 +164,7 @@ def train_config(arguments: argparse.Namespace, preset: str) -> TrainConfig:
         "gradient_checkpointing": arguments.gradient_checkpointing,
         "max_length": arguments.model_max_length,
         "expert_init": arguments.expert_init,
+        "lora_init": arguments.lora_init,
     }
     _say_without_effect(arguments)
     return replace(base, expert=expert, **{key: value for key, value in given.items() if value is not None})

@@ -248,6 +248,9 @@ class LanguageStage:
         prefix = self.prefix(media.video, media.audio)
         embeds = torch.cat([prefix, llm.get_input_embeddings()(segments.ids)], 1)
         mask, positions = block_mask(prefix.shape[1], plan.questions, segments.length)
+        told = segments.labels != IGNORE
+        if self.fast is not None:
+            self.fast.tell(told, prefix.shape[1])
         states = llm.model(
             inputs_embeds=embeds,
             attention_mask=mask.expand(plan.batch, -1, -1, -1),
@@ -256,7 +259,6 @@ class LanguageStage:
             output_hidden_states=True,
         ).hidden_states
         last = states[-1][:, prefix.shape[1] :]
-        told = segments.labels != IGNORE
         logits = llm.lm_head(last[told])
         answer = F.cross_entropy(logits.float(), segments.labels[told])
         carry, logs = self.carry(segments, [states[self.middle][:, prefix.shape[1] :], last])

@@ -40,7 +40,7 @@ class Plan:
     vision: TowerPlan = TowerPlan(steps=1300, batch=96)
     audio: TowerPlan = TowerPlan(steps=850, batch=64)
     language: LanguagePlan = LanguagePlan(steps=1100)
-    more: LanguagePlan = LanguagePlan(steps=600, rate=1e-3, many_wordings=True, episode_share=0.0)
+    more: LanguagePlan = LanguagePlan(steps=600, rate=1e-3, many_wordings=True, episode_share=0.4)
     probes: ProbeSizes = ProbeSizes()
     seed: int = 0
 

@@ -38,8 +38,9 @@ places, mixed into new scenes at every step. No photograph, no recording and no 
 2. **Language model** with projector and aligner ({first_steps} + {more_steps} steps of {batch} scenes with
    {questions} questions each): what is heard, seen, both or hidden, where it is, what happens. Classifiers at
    the colon before the answer tell what is to be carried there. Answers are made-up names, spelled so that
-   alike things have alike names. In the last {episode_percent:.0f} % of the first part they are random: every
-   {episode_steps} steps {episode_kinds} kinds and {episode_places} places get new ones, learned by fresh
+   alike things have alike names. In the last {episode_percent:.0f} % of the first part and the last
+   {more_percent:.0f} % of the second they are random: every {episode_steps} steps
+   {episode_kinds} kinds and {episode_places} places get new ones, learned by fresh
    low-rank adapters of the form of the experts, while the model below learns what makes that easy; adapters
    and names are thrown away. The second part asks in many more wordings.
 
@@ -80,6 +81,7 @@ def render(
         batch=language["batch"],
         questions=language["questions"],
         episode_percent=100 * language["episode_share"],
+        more_percent=100 * plan["more"]["episode_share"],
         episode_steps=language["episode_steps"],
         episode_kinds=language["kinds"],
         episode_places=language["places"],
