@@ -23,7 +23,7 @@ PRESETS = {
         epochs=5, per_device_batch=2, accumulation=4, learning_rate=2e-4, gradient_checkpointing=True
     ),
     "tiny": TrainConfig(
-        epochs=20,
+        epochs=15,
         per_device_batch=16,
         accumulation=1,
         learning_rate=5e-3,
@@ -69,7 +69,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         "--preset", choices=sorted(PRESETS), help="defaults for the flags below; by backbone if not given"
     )
     group.add_argument(
-        "--num_train_epochs", type=int, help="passes over a task's questions (tiny 20, published 5)"
+        "--num_train_epochs", type=int, help="passes over a task's questions (tiny 15, published 5)"
     )
     group.add_argument(
         "--per_device_train_batch_size", type=int, help="questions per process and micro-batch (16, 2)"
