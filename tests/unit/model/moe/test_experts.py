@@ -243,3 +243,17 @@ def test_a_16_bit_backbone_runs_and_trains(toys: Callable, x: Tensor, kind: str)
     with bank.use([0] * 6):
         model(x).float().square().mean().backward()
     assert all(p.dtype == torch.float32 and p.grad is not None for p in parameters)
+
+
+def test_inputs_of_expert_layers_are_recorded_within_the_block_only(
+    bank: ExpertBank, toy: nn.Module, x: Tensor
+) -> None:
+    with bank.record_inputs() as kept:
+        run(bank, toy, x, [NO_EXPERT] * 6)
+        run(bank, toy, 2 * x, [NO_EXPERT] * 6)
+    run(bank, toy, x, [NO_EXPERT] * 6)
+    assert list(kept) == list(bank.layers)
+    assert all(len(calls) == 2 for calls in kept.values())
+    first = kept["model.layers.0.mlp.gate_proj"]
+    assert torch.equal(first[0], x)
+    assert torch.equal(first[1], 2 * x)
