@@ -186,6 +186,9 @@ class ExpertTraining:
 
     def _resume(self) -> int:
         """Load the checkpoint if there is one; returns the number of steps already done."""
+        if self.accelerator.is_main_process:  # one process writes the claim, then all read it
+            self.checkpoint.claim()
+        self.accelerator.wait_for_everyone()
         if not self.checkpoint.claim():
             return 0
         state = self.checkpoint.load()

@@ -120,9 +120,11 @@ def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResul
         log.info("%s: finished and unchanged, skipped", cell.title)
         return CellResult(cell, "skipped", 0.0)
     checkpoint = CheckpointFolder(cell.checkpoint, identity)
-    if shop.overwrite and not checkpoint.matches():
-        record_file(cell).unlink(missing_ok=True)
-        checkpoint.remove()
+    if shop.overwrite:
+        if shop.accelerator.is_main_process and not checkpoint.matches():
+            record_file(cell).unlink(missing_ok=True)
+            checkpoint.remove()
+        shop.accelerator.wait_for_everyone()
     resumed = checkpoint.matches()
 
     anchor = None
