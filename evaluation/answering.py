@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from data.inputs import Inputs, tagged_media
+from data.inputs import Inputs
 from data.samples import Sample
 from evaluation.answer_book import AnswerBook, answer_key
 from model.language_model.anchor_lm import AnchorLM
@@ -69,7 +69,6 @@ class Answerer:
         order = sorted(
             missing,
             key=lambda key: (
-                self.has_media(missing[key]),
                 self.inputs.prompt_length(missing[key].sample, without_media=missing[key].without_media),
                 missing[key].expert,
             ),
@@ -77,23 +76,14 @@ class Answerer:
         )
         size = self.generation.batch_size
         with tqdm(total=len(order), desc=title, disable=not self.generation.progress or not order) as bar:
-            start = 0
-            while start < len(order):
+            for start in range(0, len(order), size):
                 batch = order[start : start + size]
-                kind = self.has_media(missing[batch[0]])  # text experts need batches of one kind
-                batch = [key for key in batch if self.has_media(missing[key]) == kind]
-                start += len(batch)
                 for key, text in zip(batch, self._generate([missing[key] for key in batch]), strict=True):
                     self.book.add(key, text)
                 bar.update(len(batch))
         texts = [self.book.get(key) for key in keys]
         assert all(text is not None for text in texts)
         return [text or "" for text in texts]
-
-    @staticmethod
-    def has_media(request: Request) -> bool:
-        """Whether the prompt of the request has media."""
-        return not request.without_media and bool(tagged_media(request.sample))
 
     def _generate(self, requests: Sequence[Request]) -> list[str]:
         tokenizer = self.inputs.tokenizer

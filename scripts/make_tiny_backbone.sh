@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make checkpoints/tiny from nothing: under 45 minutes on two cores. Options: --help.
+# Make checkpoints/tiny from nothing: about 45 minutes on two cores. Options: --help.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -137,11 +137,7 @@ class AnchorLM(nn.Module):
     def _prefix(self, ids: Tensor, media: Sequence[Tensor]) -> Tensor:
         """Keys and values (2 N, H, P, K) of one prefix on the bare backbone."""
         if not len(ids):
-            config = self.llm.config
-            heads = config.num_key_value_heads
-            width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-            like = self.llm.get_input_embeddings().weight
-            return like.new_zeros(2 * config.num_hidden_layers, heads, 0, width)
+            return self._prefix(ids.new_zeros(1), [])[:, :, :0]  # the right shape, no positions
         spliced = splice(PromptBatch([ids], [media]), self.llm.get_input_embeddings(), "right")
         cache = DynamicCache(config=self.llm.config)
         with self._use([NO_EXPERT], 1):

@@ -72,11 +72,9 @@ def split_at_answer(batch: PromptBatch) -> tuple[PromptBatch, PromptBatch]:
     """Every row up to the token from which the answer is told, and that token with what follows."""
     if batch.labels is None:
         return _split(batch, [ids.numel() - 1 for ids in batch.input_ids])
-    learned = [(row != IGNORE).nonzero()[:, 0] for row in batch.labels]
-    for row, places in enumerate(learned):
-        if not len(places):
-            raise ValueError(f"prompts {[row]} have no answer position to learn")
-    return _split(batch, [int(places[0]) - 1 for places in learned])
+    told = [(row[1:] != IGNORE).nonzero()[:, 0].tolist() for row in batch.labels]  # by the token before
+    last = [ids.numel() - 1 for ids in batch.input_ids]
+    return _split(batch, [min([*places, end]) for places, end in zip(told, last, strict=True)])
 
 
 def _split(batch: PromptBatch, cuts: Sequence[int]) -> tuple[PromptBatch, PromptBatch]:

@@ -39,7 +39,7 @@ class ExpertHeader:
     base_identity: str | None
     """Identity of the backbone it was trained on; None if unknown."""
     tokens: str = "all"
-    """Which tokens it acts on, `all` or `text` (see ExpertConfig)."""
+    """Which tokens it acts on (see ExpertConfig)."""
 
 
 @dataclass(frozen=True)
