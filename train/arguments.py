@@ -85,6 +85,12 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         "--warmup_ratio", type=float, help="share of the steps with rising learning rate (0.03)"
     )
     group.add_argument("--lr_scheduler_type", choices=SCHEDULES, help="shape of the learning rate (cosine)")
+    group.add_argument(
+        "--label_smoothing_factor",
+        type=float,
+        help="share of every target spread over the vocabulary: fewer confident guesses where a task has few "
+        "questions (tiny 0.1; 0)",
+    )
     group.add_argument("--max_grad_norm", type=float, help="gradient clipping by global norm, 0 = off (1.0)")
     group.add_argument("--seed", type=int, help="order of questions and fresh experts (0)")
     group.add_argument("--bf16", type=boolean, metavar="BOOL", help="bfloat16 backbone and autocast (False)")
@@ -137,6 +143,9 @@ def _add_expert_flags(group: argparse._ArgumentGroup) -> None:
         help="A of a LoRA expert from scratch: random, or the directions in which the task's states differ "
         "(tiny activations; random)",
     )
+    group.add_argument(
+        "--lora_dropout", type=float, help="share of a LoRA expert's inputs zeroed in training (tiny 0.1; 0)"
+    )
 
 
 def train_config(arguments: argparse.Namespace, preset: str) -> TrainConfig:
@@ -158,6 +167,7 @@ def train_config(arguments: argparse.Namespace, preset: str) -> TrainConfig:
         "weight_decay": arguments.weight_decay,
         "warmup_ratio": arguments.warmup_ratio,
         "schedule": arguments.lr_scheduler_type,
+        "label_smoothing": arguments.label_smoothing_factor,
         "max_grad_norm": arguments.max_grad_norm,
         "seed": arguments.seed,
         "precision": "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else None,
@@ -165,6 +175,7 @@ def train_config(arguments: argparse.Namespace, preset: str) -> TrainConfig:
         "max_length": arguments.model_max_length,
         "expert_init": arguments.expert_init,
         "lora_init": arguments.lora_init,
+        "lora_dropout": arguments.lora_dropout,
     }
     _say_without_effect(arguments)
     return replace(base, expert=expert, **{key: value for key, value in given.items() if value is not None})

@@ -25,12 +25,14 @@ class TrainConfig:
     weight_decay: float = 0.0  # decoupled (AdamW)
     warmup_ratio: float = 0.03  # share of the steps with rising learning rate
     schedule: str = "cosine"  # one of SCHEDULES, as transformers defines them
+    label_smoothing: float = 0.0  # share of every target spread evenly over the vocabulary
     max_grad_norm: float = 1.0  # clipping by the global norm; 0 switches it off
     seed: int = 0  # order of the questions, initial experts
     precision: str = "fp32"  # one of PRECISIONS; experts and optimiser stay in fp32
     gradient_checkpointing: bool = False  # recompute activations: less memory, a third more time
     max_length: int = 2048  # longest prompt with media and answer, in tokens
     expert_init: str = "scratch"  # one of EXPERT_INITS: where a task's expert starts
+    lora_dropout: float = 0.0  # share of a LoRA expert's inputs zeroed at random while it learns
     lora_init: str = "random"  # one of LORA_INITS: the A of a LoRA expert that starts from nothing
     expert: ExpertConfig = field(default_factory=ExpertConfig)
 
@@ -44,6 +46,14 @@ class TrainConfig:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a finite number of at least 0")
         if not 0 <= self.warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio: got {self.warmup_ratio}, expected a share between 0 and 1")
+        for name in ("lora_dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a share from 0 to below 1")
+        if self.lora_dropout and self.expert.kind != "lora":
+            raise ValueError(
+                f"lora_dropout: got {self.lora_dropout} with {self.expert.kind} experts, which have no "
+                "low-rank path; leave it at 0"
+            )
         for name, allowed in (
             ("schedule", SCHEDULES),
             ("precision", PRECISIONS),

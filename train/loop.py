@@ -1,7 +1,8 @@
 """The training loop: one expert on a frozen backbone, resumable at every step, on any number of processes.
 
 The loss of an optimiser step is the negative log-likelihood per answer token over the whole step, whatever
-the number of micro-batches and processes: `sum over answer tokens of -log p / number of answer tokens`.
+the number of micro-batches and processes: `sum over answer tokens of -log p / number of answer tokens`, with
+label smoothing s `-(1 - s) log p - s mean log p` over the vocabulary in place of `-log p`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,13 +45,14 @@ class Job:
 class AnswerNLL(nn.Module):
     """The module that is wrapped for distributed training: prompts in, summed answer loss out."""
 
-    def __init__(self, model: AnchorLM) -> None:
+    def __init__(self, model: AnchorLM, label_smoothing: float) -> None:
         super().__init__()
         self.model = model
+        self.label_smoothing = label_smoothing
 
     def forward(self, batch: PromptBatch, expert_ids: Sequence[int]) -> Tensor:
         """Negative log-likelihood summed over the answer tokens of the batch, a scalar."""
-        return self.model(batch, expert_ids).sum
+        return self.model(batch, expert_ids, self.label_smoothing).sum
 
 
 class ExpertTraining:
@@ -88,7 +90,9 @@ class ExpertTraining:
             num_warmup_steps=math.ceil(config.warmup_ratio * self.steps),
             num_training_steps=self.steps,
         )
-        self.wrapped, self.optimizer = accelerator.prepare(AnswerNLL(model), optimizer)
+        self.wrapped, self.optimizer = accelerator.prepare(
+            AnswerNLL(model, config.label_smoothing), optimizer
+        )
         self.schedule = schedule
         self.deepspeed = accelerator.distributed_type.value == "DEEPSPEED"
 
@@ -111,6 +115,7 @@ class ExpertTraining:
             desc=self.reporting.title,
             disable=not (self.reporting.progress and self.accelerator.is_main_process),
             mininterval=1.0,
+            position=self.reporting.line,
         )
         with (
             contextlib.closing(bar),
@@ -144,7 +149,7 @@ class ExpertTraining:
             with (
                 contextlib.nullcontext() if last or self.deepspeed else self.accelerator.no_sync(self.wrapped)
             ):
-                loss = self._backward(piece or chosen[:1], weight)
+                loss = self._backward(piece or chosen[:1], weight, (step, turn * world + rank))
             total += loss.double() if piece else 0.0
         mean = float(self.accelerator.reduce(total, reduction="sum")) / tokens
         if not math.isfinite(mean):
@@ -159,19 +164,37 @@ class ExpertTraining:
         self.optimizer.zero_grad()
         return mean, norm
 
-    def _backward(self, piece: Sequence[int], weight: float) -> Tensor:
-        """Forward and backward of one micro-batch; the experts stay chosen while activations are
-        recomputed."""
+    def _backward(self, piece: Sequence[int], weight: float, place: tuple[int, int]) -> Tensor:
+        """Forward and backward of the micro-batch at `place` (step, number in it); the experts stay chosen
+        while activations are recomputed."""
         batch = self.inputs.batch(
             [self.job.samples[index] for index in piece],
             with_answers=True,
             without_media=self.job.without_media,
         )
         expert_ids = [self.job.task_id] * len(piece)
-        with self.bank.use(expert_ids):
+        with self.bank.use(expert_ids), self._dropout(place):
             loss: Tensor = self.wrapped(batch, expert_ids)
             self.accelerator.backward(loss * weight)
         return loss.detach()
+
+    @contextlib.contextmanager
+    def _dropout(self, place: tuple[int, int]) -> Iterator[None]:
+        """Dropout that depends on seed and place only: the same when resumed, and on any number of
+        processes."""
+        share, device = self.config.lora_dropout, self.accelerator.device
+        if not share:
+            yield
+            return
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            self.bank.dropping(share),
+        ):
+            step, number = place
+            torch.manual_seed(
+                ((self.config.seed * 1009 + self.job.task_id) * 1_000_003 + step) * 4099 + number
+            )
+            yield
 
     def _clip(self) -> float:
         """Clip the gradient by its global norm; returns the norm before clipping."""

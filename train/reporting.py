@@ -19,6 +19,7 @@ class Reporting:
     save_every: int = 100  # optimiser steps between checkpoints
     tensorboard: bool = False
     progress: bool = True
+    line: int = 0  # of the progress bar, where several run side by side
     title: str = "training"
 
 

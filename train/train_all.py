@@ -11,9 +11,13 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 if not __package__:  # run as a file: put the repository's root on the path in place of this folder
@@ -26,6 +30,7 @@ from data.folders import StudyFolders
 from data.samples import Sample
 from train.arguments import add_config_flags, add_reporting_flags, train_config
 from train.cells import TRAINED_METHODS, Cell, study_cells
+from train.parallel import run_forked
 from train.run_cell import Workshop, check_cell, run_cell
 from train.workshop import open_workshop
 
@@ -48,6 +53,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--overwrite", action="store_true", help="replace experts that were made with other settings"
+    )
+    made.add_argument(
+        "--jobs",
+        type=int,
+        help="methods and seeds trained side by side on a CPU, one thread each; 0 = one after another with "
+        "all threads (tiny: one per core; 0)",
     )
     add_backbone_flags(made)
     add_data_flags(made)
@@ -82,12 +93,54 @@ def main(arguments: argparse.Namespace) -> None:
                 check_cell(cell, replace(shop, config=replace(config, seed=seed)))
         samples = read_training(benchmark, arguments)
         shop.encode([sample for group in samples.values() for sample in group])
-        outcomes = [
-            run_cell(cell, replace(shop, config=replace(config, seed=seed)), gather(cell, samples)).outcome
+        chains = [
+            Chain(replace(shop, config=replace(config, seed=seed)), tuple(group), samples)
             for seed, cells in plans.items()
-            for cell in cells
+            for _, group in groupby(cells, key=lambda cell: cell.method)
         ]
+        outcomes = run_chains(chains, count_jobs(arguments.jobs, shop, preset))
         report(shop, outcomes, time.monotonic() - started)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The cells of one method and seed, each of which may start from the one before."""
+
+    shop: Workshop
+    cells: tuple[Cell, ...]
+    samples: Mapping[Path, Sequence[Sample]]  # by training file
+
+    def run(self, line: int) -> list[str]:
+        """Train what is missing, with the progress bar on a line of its own; what became of every cell."""
+        shop = replace(self.shop, reporting=replace(self.shop.reporting, line=line))
+        return [run_cell(cell, shop, gather(cell, self.samples)).outcome for cell in self.cells]
+
+
+def run_chains(chains: Sequence[Chain], jobs: int) -> list[str]:
+    """Outcomes of all cells; jobs 0 trains in this process with all its threads, else see `run_forked`."""
+    if not jobs:
+        return [outcome for chain in chains for outcome in chain.run(0)]
+    done = run_forked([partial(chain.run, line) for line, chain in enumerate(chains)], jobs)
+    return [outcome for outcomes in done for outcome in outcomes]
+
+
+def count_jobs(asked: int | None, shop: Workshop, preset: str) -> int:
+    """How many chains to train side by side; by default one per core with the tiny backbone on a CPU, else
+    none.
+
+    Raises ValueError where they are asked for and cannot be had.
+    """
+    accelerator = shop.accelerator
+    alone = accelerator.device.type == "cpu" and accelerator.distributed_type == "NO"
+    alone = alone and sys.platform == "linux"  # elsewhere a process cannot be forked, or not after threads
+    if asked is None:
+        return len(os.sched_getaffinity(0)) if alone and preset == "tiny" else 0
+    if asked < 0 or (asked and not alone):
+        raise ValueError(
+            f"--jobs {asked}: methods and seeds are trained side by side in one launch on a CPU only; leave "
+            "the flag out (several GPUs: LAUNCH=, see --help)"
+        )
+    return asked
 
 
 def default_methods(preset: str) -> tuple[str, ...]:
@@ -100,7 +153,7 @@ def read_training(benchmark: Benchmark, arguments: argparse.Namespace) -> dict[P
     return read_all([task.train for task in benchmark.tasks if task.train], benchmark, arguments)
 
 
-def gather(cell: Cell, samples: dict[Path, list[Sample]]) -> list[Sample]:
+def gather(cell: Cell, samples: Mapping[Path, Sequence[Sample]]) -> list[Sample]:
     """The samples of a cell, in file order."""
     return [sample for path in cell.data for sample in samples[path]]
 

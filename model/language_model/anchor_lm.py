@@ -150,9 +150,12 @@ class AnchorLM(nn.Module):
             return False
         return self.bank.config.tokens == "answer" or any(len(media) > 0 for media in batch.media)
 
-    def forward(self, batch: PromptBatch, expert_ids: Sequence[int]) -> AnswerLoss:
+    def forward(
+        self, batch: PromptBatch, expert_ids: Sequence[int], label_smoothing: float = 0.0
+    ) -> AnswerLoss:
         """Next-token loss where labels are not IGNORE; logits are made at these positions only.
 
+        label_smoothing: share of the target spread evenly over the vocabulary.
         Raises: ValueError if the batch has no labels, or a row has nothing to learn.
         """
         hidden = self._hidden_after_prefix if self._has_prefix(batch) else self._hidden
@@ -165,7 +168,9 @@ class AnchorLM(nn.Module):
         if empty:
             raise ValueError(f"prompts {sorted(empty)} have no answer position to learn")
         logits_AV = self.llm.get_output_embeddings()(hidden_BLD[rows, places]).float()
-        nll_A = F.cross_entropy(logits_AV, targets[rows, places], reduction="none")
+        nll_A = F.cross_entropy(
+            logits_AV, targets[rows, places], reduction="none", label_smoothing=label_smoothing
+        )
         per_sample_B = nll_A.new_zeros(len(batch)).index_add(0, rows, nll_A)
         return AnswerLoss(nll_A.sum(), nll_A.numel(), per_sample_B)
 

@@ -55,6 +55,8 @@ class Active:
 
     experts: dict[int, Expert] = field(default_factory=dict)
     selection: Selection | None = None
+    dropout: float = 0.0
+    """Share of a LoRA expert's inputs that is zeroed, the rest scaled up; above 0 while one learns."""
 
 
 class ExpertLinear(nn.Linear):
@@ -105,7 +107,10 @@ class ExpertLinear(nn.Linear):
 
 
 class LoraLinear(ExpertLinear):
-    """`W x + (alpha / R) B A x`, each row's own A (R, in) and B (out, R): LoRA (arXiv 2106.09685)."""
+    """`W x + (alpha / R) B A x`, each row's own A (R, in) and B (out, R): LoRA (arXiv 2106.09685).
+
+    While an expert learns, its own x may be thinned by dropout; `W x` never is.
+    """
 
     def __init__(self, base: nn.Linear, site: str, active: Active, scale: float):
         super().__init__(base, site, active)
@@ -122,8 +127,11 @@ class LoraLinear(ExpertLinear):
     def _add(self, y: Tensor, x: Tensor, task_id: int) -> Tensor:
         a, b = self.factors(task_id)
         a, b = a.to(x.dtype), b.to(x.dtype)
-        low = F.linear(x, a)  # (B, ..., R)
+        low = F.linear(self._thin(x), a)  # (B, ..., R)
         return torch.addmm(y.flatten(0, -2), low.flatten(0, -2), b.t(), alpha=self.scale).view(y.shape)
+
+    def _thin(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.active.dropout) if self.active.dropout else x
 
     def mixed(self, x: Tensor, selection: Selection) -> Tensor:
         y = self.base(x)
@@ -135,6 +143,7 @@ class LoraLinear(ExpertLinear):
                 y = y.index_copy(0, rows, self._add(y[rows], x[rows], task_id))
             return y
         a, b = self._gather(x, selection)  # (B', R, in), (B', out, R)
+        x = self._thin(x)
         if len(a) == len(x):
             low = torch.bmm(x.flatten(1, -2), a.transpose(1, 2))
             return torch.baddbmm(y.flatten(1, -2), low, b.transpose(1, 2), alpha=self.scale).view(y.shape)

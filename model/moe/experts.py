@@ -114,6 +114,16 @@ class ExpertBank(nn.Module):
             for hook in hooks:
                 hook.remove()
 
+    @contextmanager
+    def dropping(self, share: float) -> Iterator[None]:
+        """Within the block LoRA experts lose `share` of their inputs at random (torch's global generator), as
+        in the paper; for training."""
+        before, self.active.dropout = self.active.dropout, share
+        try:
+            yield
+        finally:
+            self.active.dropout = before
+
     def recompute_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """`context_fn` of `torch.utils.checkpoint`: recomputation in backward uses the forward's experts."""
         selection = self.active.selection

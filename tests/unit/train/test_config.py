@@ -22,6 +22,8 @@ def parse(*flags: str) -> argparse.Namespace:
         ("epochs", 0),
         ("learning_rate", -1.0),
         ("warmup_ratio", 1.5),
+        ("lora_dropout", 1.0),
+        ("label_smoothing", -0.1),
         ("schedule", "wavy"),
         ("precision", "int3"),
     ],
@@ -29,6 +31,11 @@ def parse(*flags: str) -> argparse.Namespace:
 def test_a_bad_value_is_named(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
         TrainConfig(**{field: value})  # type: ignore[arg-type]
+
+
+def test_dropout_needs_a_low_rank_path() -> None:
+    with pytest.raises(ValueError, match="lora_dropout: got 0.1 with mlp experts"):
+        TrainConfig(lora_dropout=0.1, expert=ExpertConfig(kind="mlp"))
 
 
 def test_flags_change_the_preset_and_nothing_else() -> None:

@@ -80,12 +80,15 @@ def training(
     return made, bank
 
 
-def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path) -> None:
-    whole, bank = training(tmp_path / "whole")
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, dropout: float) -> None:
+    config = replace(CONFIG, lora_dropout=dropout)
+    whole, bank = training(tmp_path / "whole", config)
     whole.run()
     wanted = bank.state(0)
 
-    broken, _ = training(tmp_path / "broken")
+    torch.manual_seed(99)  # what the global generator did before decides nothing
+    broken, _ = training(tmp_path / "broken", config)
     steps = iter(range(2))
     take_step = broken._step
     broken._step = lambda step: (
@@ -97,7 +100,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     )
     with pytest.raises(KeyboardInterrupt):
         broken.run()
-    resumed, bank = training(tmp_path / "broken")
+    resumed, bank = training(tmp_path / "broken", config)
     summary = resumed.run()
     assert summary["steps"] == 4
     for key, value in bank.state(0).items():
@@ -123,14 +126,28 @@ def test_accumulation_gives_the_step_of_one_large_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(value, whole_bank.state(0)[key], rtol=1e-4, atol=1e-5)
 
 
-def test_gradient_checkpointing_changes_no_result(tmp_path: Path) -> None:
-    plain, plain_bank = training(tmp_path / "a")
-    saving, saving_bank = training(tmp_path / "b")
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_gradient_checkpointing_changes_no_result(tmp_path: Path, dropout: float) -> None:
+    config = replace(CONFIG, lora_dropout=dropout)
+    plain, plain_bank = training(tmp_path / "a", config)
+    saving, saving_bank = training(tmp_path / "b", config)
     saving.model.enable_gradient_checkpointing()
     plain.run()
     saving.run()
     for key, value in plain_bank.state(0).items():
         torch.testing.assert_close(value, saving_bank.state(0)[key], rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_and_smoothing_change_the_result_and_leave_torchs_generator_alone(tmp_path: Path) -> None:
+    states = []
+    for number, changed in enumerate(({}, {"lora_dropout": 0.3}, {"label_smoothing": 0.2})):
+        made, bank = training(tmp_path / str(number), replace(CONFIG, **changed))  # type: ignore[arg-type]
+        before = torch.get_rng_state()
+        made.run()
+        assert torch.equal(torch.get_rng_state(), before)
+        states.append(bank.state(0)["model.layers.0.mlp.up_proj.lora_B.weight"])
+    assert not torch.allclose(states[0], states[1])
+    assert not torch.allclose(states[0], states[2])
 
 
 def test_a_loss_that_is_not_finite_names_the_samples(tmp_path: Path) -> None:

@@ -130,6 +130,14 @@ def test_loss_is_the_cross_entropy_of_the_full_logits(lm: AnchorLM) -> None:
     assert loss.mean.item() == pytest.approx(total / 8, rel=1e-5)
 
 
+def test_smoothed_loss_is_the_mixture_with_the_mean_over_the_vocabulary(lm: AnchorLM) -> None:
+    batch = prompts(with_labels=True)
+    plain, smoothed = lm(batch, EXPERTS), lm(batch, EXPERTS, 0.3)
+    even = lm(batch, EXPERTS, 1.0)
+    torch.testing.assert_close(smoothed.sum, 0.7 * plain.sum + 0.3 * even.sum)
+    assert even.sum > plain.count * torch.tensor(float(VOCAB)).log()
+
+
 def test_gradients_reach_the_trained_expert_only(make_lm: MakeLM) -> None:
     lm = make_lm()
     assert lm.bank is not None

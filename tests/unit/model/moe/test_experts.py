@@ -45,6 +45,22 @@ def test_lora_is_the_scaled_low_rank_update(lora: ExpertBank, toy: nn.Module, x:
         torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_dropout_thins_what_the_expert_adds_and_nothing_else(
+    lora: ExpertBank, toy: nn.Module, x: Tensor
+) -> None:
+    layer = toy.get_submodule("layers.2.mlp.up_proj")
+    with lora.use(MIXED), torch.no_grad():
+        plain = layer(x)
+        with lora.dropping(0.5):
+            torch.manual_seed(0)
+            thinned = [layer(x) for _ in range(2000)]
+        assert torch.equal(layer(x), plain)
+    assert all(torch.equal(y[[1, 5]], plain[[1, 5]]) for y in thinned)
+    assert not torch.allclose(thinned[0], plain, atol=1e-3)
+    deviation = torch.stack(thinned).std(0) / 2000**0.5
+    assert (torch.stack(thinned).mean(0) - plain).abs().le(6 * deviation + 1e-5).all()
+
+
 def test_a_fresh_lora_expert_is_the_backbone_and_depends_on_the_generator(toys: Callable, x: Tensor) -> None:
     model = toys(0)
     plain = model(x)
