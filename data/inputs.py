@@ -46,6 +46,7 @@ class Inputs:
             )
         self.tokenizer = PromptTokenizer(backbone.tokenizer)
         self.store, self.text_feature, self.quiet = store, text_feature, quiet
+        self.encoder = backbone.encoder
         self.base_identity = backbone.identity
         self._embedding = backbone.llm.get_input_embeddings()
         self._prompts: dict[tuple[str, str, bool], Prompt] = {}
@@ -125,8 +126,12 @@ class Inputs:
             ids = question_ids(self.tokenizer, sample.question_text)
         else:
             ids = self.prompt(sample, with_answer=False, without_media=without_media).input_ids
+        return self.mean_embedding(ids)
+
+    def mean_embedding(self, ids: Tensor) -> Tensor:
+        """Mean input embedding of the ids (L,) that are no media. (D,) float32 on the CPU"""
         ids = ids[ids >= 0].to(self._embedding.weight.device)
-        return self._embedding.weight[ids].float().mean(0).cpu()
+        return self._embedding.weight[ids].detach().float().mean(0).cpu()
 
     def anchor(self, task_id: int, samples: Sequence[Sample], *, without_media: bool = False) -> Anchor:
         """The anchor of a task: every sample once, in data order, by the very call that routes."""

@@ -56,6 +56,9 @@ class PromptTokenizer:
         self.bos_token_id: int | None = tokenizer.bos_token_id
         self.eos_token_id: int = tokenizer.eos_token_id
         self.eos_token: str = tokenizer.eos_token
+        self.pad_token_id: int = (
+            tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        )
         self._base = tokenizer
         self._pieces: Any = None
         file = getattr(tokenizer, "vocab_file", None)

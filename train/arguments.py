@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from model.moe.expert_sites import TOKENS, ExpertConfig
-from train.config import EXPERT_INITS, LORA_INITS, SCHEDULES, TrainConfig
+from train.config import ANCHOR_STATISTICS, EXPERT_INITS, LORA_INITS, SCHEDULES, TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +144,12 @@ def _add_expert_flags(group: argparse._ArgumentGroup) -> None:
         "(tiny activations; random)",
     )
     group.add_argument(
+        "--anchor_statistics",
+        choices=ANCHOR_STATISTICS,
+        help="anchors from every sample once, or as published: running mean of batch means, text with answer "
+        "and padding, no statistics beside it (once)",
+    )
+    group.add_argument(
         "--lora_dropout", type=float, help="share of a LoRA expert's inputs zeroed in training (tiny 0.1; 0)"
     )
 
@@ -175,6 +181,7 @@ def train_config(arguments: argparse.Namespace, preset: str) -> TrainConfig:
         "max_length": arguments.model_max_length,
         "expert_init": arguments.expert_init,
         "lora_init": arguments.lora_init,
+        "anchor_statistics": arguments.anchor_statistics,
         "lora_dropout": arguments.lora_dropout,
     }
     _say_without_effect(arguments)

@@ -9,6 +9,7 @@ from model.moe.experts import ExpertConfig
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
+ANCHOR_STATISTICS = ("once", "published")
 LORA_INITS = ("random", "activations")
 EXPERT_INITS = ("scratch", "previous", "nearest", "mean")
 
@@ -33,6 +34,7 @@ class TrainConfig:
     max_length: int = 2048  # longest prompt with media and answer, in tokens
     expert_init: str = "scratch"  # one of EXPERT_INITS: where a task's expert starts
     lora_dropout: float = 0.0  # share of a LoRA expert's inputs zeroed at random while it learns
+    anchor_statistics: str = "once"  # one of ANCHOR_STATISTICS: every sample once, or means of batch means
     lora_init: str = "random"  # one of LORA_INITS: the A of a LoRA expert that starts from nothing
     expert: ExpertConfig = field(default_factory=ExpertConfig)
 
@@ -49,6 +51,11 @@ class TrainConfig:
         for name in ("lora_dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a share from 0 to below 1")
+        if self.anchor_statistics == "published" and self.expert_init == "nearest":
+            raise ValueError(
+                "expert_init nearest compares anchors by their statistics, which published ones lack; take "
+                "another starting point, or anchor_statistics once"
+            )
         if self.lora_dropout and self.expert.kind != "lora":
             raise ValueError(
                 f"lora_dropout: got {self.lora_dropout} with {self.expert.kind} experts, which have no "
@@ -59,6 +66,7 @@ class TrainConfig:
             ("precision", PRECISIONS),
             ("expert_init", EXPERT_INITS),
             ("lora_init", LORA_INITS),
+            ("anchor_statistics", ANCHOR_STATISTICS),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(allowed)}")

@@ -21,16 +21,18 @@ from torch import Tensor
 from data.files import read_json, sha256_file
 from data.folders import anchor_file, expert_file
 from data.inputs import Inputs
+from data.published_anchors import published_anchor
 from data.run_record import differing_keys, provenance, read_identity, write_record
 from data.samples import Sample
 from model.language_model.anchor_lm import AnchorLM
-from model.moe.anchor_files import load_anchor, save_anchor
+from model.moe.anchor_files import load_anchor, save_anchor, save_published_anchor
 from model.moe.anchors import Anchor
 from model.moe.experts import ExpertBank
 from train.cells import Cell
 from train.checkpoints import CheckpointFolder, changed_message
 from train.config import TrainConfig
 from train.loop import ExpertTraining, Job
+from train.plan import epoch_steps, micro_batches
 from train.reporting import Reporting
 from train.starting_point import fitted_start, starting_point
 
@@ -129,7 +131,7 @@ def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResul
 
     anchor = None
     if cell.anchor:
-        anchor = shop.inputs.anchor(cell.task_id, samples, without_media=cell.without_media)
+        anchor = _anchor(cell, shop, samples)
     generator = torch.Generator().manual_seed(shop.config.seed * 1009 + cell.task_id)
     bank = shop.bank
     init = _initial(cell, shop, sources, anchor)
@@ -202,6 +204,20 @@ def _sources(cell: Cell, shop: Workshop) -> list[Path]:
     return wanted
 
 
+def _anchor(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> Anchor:
+    """Every sample once, or the published running mean over the batches of the whole training."""
+    if shop.config.anchor_statistics == "once" or cell.without_media:
+        return shop.inputs.anchor(cell.task_id, samples, without_media=cell.without_media)
+    config, world = shop.config, shop.accelerator.num_processes
+    lengths = [shop.inputs.prompt_length(sample) for sample in samples]
+    size = config.per_device_batch * config.accumulation * world
+    steps = [
+        step for epoch in range(config.epochs) for step in epoch_steps(lengths, size, config.seed, epoch)
+    ]
+    batches = [batch for step in steps for batch in micro_batches(step, config.per_device_batch)]
+    return published_anchor(shop.inputs, cell.task_id, samples, batches)
+
+
 def _initial(
     cell: Cell, shop: Workshop, sources: Sequence[Path], anchor: Anchor | None
 ) -> Mapping[str, Tensor] | None:
@@ -226,7 +242,8 @@ def _store(
     shop.bank.save(cell.task_id, cell.expert)
     files = [cell.expert]
     if anchor is not None and cell.anchor:
-        save_anchor(anchor, cell.anchor)
+        save = save_anchor if anchor.complete else save_published_anchor
+        save(anchor, cell.anchor)
         files += sorted(cell.anchor.parent.glob(f"{cell.anchor.stem}.*"))
     write_record(
         record_file(cell),

@@ -64,6 +64,17 @@ def save_anchor(anchor: Anchor, path: str | Path) -> None:
         torch.save(means, file)
 
 
+def save_published_anchor(anchor: Anchor, path: str | Path) -> None:
+    """Write an anchor without statistics, as the published code does; statistics of an earlier one go.
+
+    Raises:
+        OSError: not writable, or the disk is full.
+    """
+    stats_path(path).unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        torch.save({name: mean.float() for name, mean in anchor.means.items()}, file)
+
+
 def load_anchor(path: str | Path, task_id: int, base_identity: str | None = None) -> Anchor:
     """Read an anchor; without its statistics file it is a published one, (W,) or (positions, W) per modality.
 

@@ -9,7 +9,7 @@
 * Batches are counted, not batches per modality. A modality first seen late is taken as it is, and averaged
   with the count of all batches from then on.
 
-Kept to compare with published anchors; nothing in this project routes by it. Tensors only.
+Made only where it is asked for (`--anchor_statistics published`). Tensors only.
 Legend: C frames or chunks of a clip, B clips of a batch.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["PublishedAnchors", "stacked_mean"]
+__all__ = ["PublishedAnchors", "batch_feature", "stacked_mean"]
 
 
 def stacked_mean(clips: Sequence[Tensor], filler: Tensor | None = None) -> Tensor:
@@ -42,6 +42,24 @@ def stacked_mean(clips: Sequence[Tensor], filler: Tensor | None = None) -> Tenso
     if filler is not None:
         total = total + missing * filler
     return total / (max(lengths) * len(lengths))
+
+
+def batch_feature(
+    clips: Sequence[Tensor | None], blank: Tensor, filler: Tensor | None = None
+) -> Tensor | None:
+    """Feature (...) of one modality of a batch; None where no sample of the batch has the modality.
+
+    Args:
+        clips: features (C_b, ...) of every sample, None for one that lacks the modality.
+        blank: what stands in for such a sample (C, ...).
+        filler: what fills up shorter clips (...); None where clips must be equally long.
+
+    Raises:
+        ValueError: as `stacked_mean`.
+    """
+    if all(clip is None for clip in clips):
+        return None
+    return stacked_mean([blank if clip is None else clip for clip in clips], filler)
 
 
 class PublishedAnchors:

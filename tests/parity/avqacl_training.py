@@ -9,19 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from model.encoders.audio import AudioChunks
+from model.encoders.placeholders import (
+    FILLER_CHUNK,
+    NO_AUDIO,
+    NO_VIDEO_FRAMES,
+    black_frame,
+    constant_chunk,
+)
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.backbone import Backbone
 from model.language_model.splice import IGNORE, PromptBatch, Spliced, splice
 from model.moe.experts import ExpertBank, ExpertConfig
-from model.moe.published_anchors import PublishedAnchors, stacked_mean
+from model.moe.published_anchors import PublishedAnchors, batch_feature
 from tests.parity.recorded import GRADIENTS, HALF, LOSSES, UPDATES, Notes, Recorded, RecordedSet
 
-# How the published collation fills up a batch. The value of a filler chunk is not documented; of all values
-# tried this one, unmasked, gives the recorded feature to 4e-7 (-0.19 and -0.21 are off by 1e-6).
-FILLER_CHUNK = -0.2  # normalised fbank of chunks that a clip lacks
-NO_AUDIO = 1.0  # normalised fbank of the one chunk of a sample without audio
-NO_VIDEO_FRAMES = 8  # black frames of a sample without video
 EDGE_BATCHES = ("long_and_short", "audio_only_and_video_only", "video_only_twice")  # in training order
 TRACKER = "tracker_after_three"
 EXPERT = 0
@@ -86,26 +87,17 @@ def batch_features(cases: Sequence[Any]) -> dict[str, Tensor] | None:
     """Routing features of a training batch as published; None where its clips cannot be stacked."""
     backbone = cases[0].backbone
     encoder, ids = backbone.encoder, padded_ids(cases)
-    features = {"text": AnchorLM(backbone.llm).text_feature([ids.flatten()])[0]}
-    blank = torch.zeros(NO_VIDEO_FRAMES, 3, *encoder.vision.image_size)
-    for kind, frames in (("video", blank), ("image", blank[:1])):
-        if any(kind in case.patches for case in cases):
-            clips = [c.patches[kind] if kind in c.patches else encoder.vision(frames) for c in cases]
-            if len({len(clip) for clip in clips}) > 1:
-                return None
-            features[kind] = stacked_mean(clips)
-    with_audio = [case for case in cases if case.waveforms]
-    if with_audio:
-        like = with_audio[0].chunks.fbank[:1]
-        fills = {
-            value: encoder.audio(
-                AudioChunks(torch.full_like(like, value), torch.zeros(like.shape[:2], dtype=torch.bool), (1,))
-            )
-            for value in (FILLER_CHUNK, NO_AUDIO)
-        }
-        clips = [case.sounds if case.waveforms else fills[NO_AUDIO] for case in cases]
-        features["audio"] = stacked_mean(clips, fills[FILLER_CHUNK][0])
-    return features
+    found: dict[str, Tensor | None] = {"text": AnchorLM(backbone.llm).text_feature([ids.flatten()])[0]}
+    black = black_frame(encoder)
+    try:
+        for kind, frames in (("video", NO_VIDEO_FRAMES), ("image", 1)):
+            found[kind] = batch_feature([c.patches.get(kind) for c in cases], black.expand(frames, -1, -1))
+    except ValueError:
+        return None
+    sounds = [case.sounds if case.waveforms else None for case in cases]
+    silent, filler = (constant_chunk(encoder, value) for value in (NO_AUDIO, FILLER_CHUNK))
+    found["audio"] = batch_feature(sounds, silent[None], filler)
+    return {kind: feature for kind, feature in found.items() if feature is not None}
 
 
 def check_features(features: dict[str, Tensor], expected: Recorded, prefix: str) -> None:

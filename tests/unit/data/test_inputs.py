@@ -18,7 +18,7 @@ WIDTH = 6
 class Letters:
     """One id per character; </s> is 2."""
 
-    bos_token_id, eos_token_id, eos_token = 1, 2, "\x02"
+    bos_token_id, eos_token_id, eos_token, pad_token_id = 1, 2, "\x02", 0
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         return [ord(letter) for letter in text]
@@ -50,7 +50,7 @@ def inputs(text_feature: str = "question") -> Inputs:
     with torch.no_grad():
         embedding.weight.copy_(torch.arange(256.0)[:, None].expand(256, WIDTH))
     llm = SimpleNamespace(get_input_embeddings=lambda: embedding)
-    backbone: Any = SimpleNamespace(tokenizer=Letters(), llm=llm, identity="base")
+    backbone: Any = SimpleNamespace(tokenizer=Letters(), llm=llm, identity="base", encoder=None)
     return Inputs(backbone, Store(), text_feature=text_feature)  # type: ignore[arg-type]
 
 

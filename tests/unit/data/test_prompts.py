@@ -18,7 +18,7 @@ from model.language_model.splice import AUDIO_ID, IGNORE, IMAGE_ID, VIDEO_ID
 class Words:
     """A tokenizer without a SentencePiece file: one id per character."""
 
-    bos_token_id, eos_token_id, eos_token = 1, 2, "</s>"
+    bos_token_id, eos_token_id, eos_token, pad_token_id = 1, 2, "</s>", 0
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         assert not add_special_tokens
