@@ -17,6 +17,7 @@ from data.feature_store import FeatureStore
 from data.prompts import Prompt, PromptTokenizer, build_prompt, question_ids
 from data.samples import Media, Sample
 from data.tags import remove_tags
+from model.encoders.features import MediaFeatures
 from model.language_model.backbone import Backbone
 from model.language_model.splice import PromptBatch
 from model.moe.anchors import Anchor
@@ -107,8 +108,8 @@ class Inputs:
     # -- routing
 
     def routing(self, samples: Sequence[Sample], *, without_media: bool = False) -> RoutingFeatures:
-        """Routing features of the samples: mean tower outputs and the text feature; several media are
-        averaged."""
+        """Routing features of the samples: mean tower outputs and the text feature; of several sounds every
+        chunk counts once."""
         rows = [self._routing_row(sample, without_media) for sample in samples]
         return RoutingFeatures.from_samples(rows, {"text": self.text_feature})
 
@@ -116,8 +117,8 @@ class Inputs:
     def _routing_row(self, sample: Sample, without_media: bool) -> dict[str, Tensor | None]:
         row: dict[str, Tensor | None] = {"text": self._text(sample, without_media)}
         for kind in () if without_media else ("video", "image", "audio"):
-            vectors = [self.store.get(item).routing for item in sample.media if item.kind == kind]
-            row[kind] = torch.stack(vectors).mean(0) if vectors else None
+            clips = [self.store.get(item) for item in sample.media if item.kind == kind]
+            row[kind] = _mean_over_clips(clips) if clips else None
         return row
 
     def _text(self, sample: Sample, without_media: bool) -> Tensor:
@@ -158,6 +159,15 @@ class Inputs:
             for item in sample.media:
                 digest.update(self.store.key(item).encode())
         return digest.hexdigest()
+
+
+def _mean_over_clips(clips: Sequence[MediaFeatures]) -> Tensor:
+    """Mean routing feature, each clip weighed by its tokens: pictures alike, sounds by their chunks. (W,)"""
+    if len(clips) == 1:
+        return clips[0].routing
+    weights = torch.tensor([len(clip.tokens) for clip in clips], dtype=torch.float32)
+    vectors = torch.stack([clip.routing for clip in clips])
+    return (weights / weights.sum()).to(vectors.device) @ vectors
 
 
 def tagged_media(sample: Sample) -> tuple[Media, ...]:

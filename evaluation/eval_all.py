@@ -55,6 +55,12 @@ def parser() -> argparse.ArgumentParser:
         "--methods", help=f"space- or comma-separated, of {' '.join(METHODS)} (tiny: all; else anchor_moe)"
     )
     made.add_argument("--seeds", default="0", help="space- or comma-separated")
+    made.add_argument(
+        "--failed_answers",
+        choices=("wrong", "drop"),
+        default="wrong",
+        help="count empty answers as wrong, or leave them out of the denominator as published (wrong)",
+    )
     add_router_flags(made)
     add_generation_flags(made)
     add_backbone_flags(made)
@@ -96,6 +102,8 @@ def main(arguments: argparse.Namespace) -> None:
             arguments.results, benchmark.name, names, seeds, results, record, [t.id for t in benchmark.tasks]
         )
     print(format_summary(summary))
+    if arguments.failed_answers == "drop":
+        log.warning("failed answers are left out of every denominator, as published; see the column failed")
     log.info("report in %s, %.0f s", arguments.results, time.monotonic() - started)
     if preset == "tiny":
         log.info(
@@ -141,6 +149,7 @@ def about(
         "base_identity": backbone.identity,
         "router": vars(router_config(arguments)),
         "max_new_tokens": arguments.max_new_tokens,
+        "failed_answers": arguments.failed_answers,
         "inputs": inputs.identity(),
     }
 
@@ -173,7 +182,7 @@ def evaluate_seed(
         results = []
         for plan in plans:
             answers = [[next(texts) for _ in stage.requests] for stage in plan.stages]
-            results.append(method_result(plan, answers, tasks))
+            results.append(method_result(plan, answers, tasks, arguments.failed_answers == "drop"))
             if plan.name == "anchor_moe" and plan.stages:
                 write_results(arguments.results / ("" if seed == 0 else f"seed_{seed}"), plan, answers, tasks)
         return results
@@ -181,12 +190,14 @@ def evaluate_seed(
         bank.detach()
 
 
-def method_result(plan: MethodPlan, answers: Sequence[Sequence[str]], tasks: Sequence[Task]) -> MethodResult:
+def method_result(
+    plan: MethodPlan, answers: Sequence[Sequence[str]], tasks: Sequence[Task], drop_failed: bool = False
+) -> MethodResult:
     """One method of one seed as the report wants it."""
     if plan.missing:
         log.warning("%s: not run, %s", plan.name, plan.missing)
         return MethodResult(plan.name, note=plan.missing)
-    matrix, n, n_failed = accuracy_matrix(plan.stages, answers, len(tasks))
+    matrix, n, n_failed = accuracy_matrix(plan.stages, answers, len(tasks), drop_failed=drop_failed)
     record = routing_record(plan, tasks)
     return MethodResult(plan.name, (matrix,), n, (n_failed,), (record,) if record else ())
 

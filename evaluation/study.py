@@ -150,19 +150,25 @@ class Planner:
 
 
 def accuracy_matrix(
-    plans: Sequence[StagePlan], answers: Sequence[Sequence[str]], count: int
+    plans: Sequence[StagePlan],
+    answers: Sequence[Sequence[str]],
+    count: int,
+    *,
+    drop_failed: bool = False,
 ) -> tuple[list[list[float | None]], int, int]:
     """Accuracies in percent (count x count, None where nothing was asked), final-stage samples and failures.
 
     Args:
         plans, answers: stage plans of a method and the answers to their requests.
         count: number of tasks T.
+        drop_failed: leave failed answers out of the denominator, as published, instead of counting them as
+            wrong.
     """
     matrix: list[list[float | None]] = [[None] * count for _ in range(count)]
     n = n_failed = 0
     for plan, texts in zip(plans, answers, strict=True):
         scores = score_answers(texts, [request.sample.answer for request in plan.requests])
-        matrix[plan.stage][plan.task] = scores.accuracy
+        matrix[plan.stage][plan.task] = scores.accuracy_of_answered if drop_failed else scores.accuracy
         if plan.stage == count - 1:
             n += scores.n
             n_failed += scores.n_failed

@@ -23,13 +23,14 @@ PRESETS = {
         epochs=5, per_device_batch=2, accumulation=4, learning_rate=2e-4, gradient_checkpointing=True
     ),
     "tiny": TrainConfig(
-        epochs=15,
+        epochs=20,
         per_device_batch=16,
         accumulation=1,
         learning_rate=5e-3,
+        label_smoothing=0.1,
         expert_init="nearest",
         lora_init="activations",
-        expert=ExpertConfig(layers="all", tokens="answer"),
+        expert=ExpertConfig(rank=32, layers="all", tokens="answer"),
     ),
 }
 PUBLISHED_MLP_LEARNING_RATE = 4e-5
@@ -69,7 +70,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         "--preset", choices=sorted(PRESETS), help="defaults for the flags below; by backbone if not given"
     )
     group.add_argument(
-        "--num_train_epochs", type=int, help="passes over a task's questions (tiny 15, published 5)"
+        "--num_train_epochs", type=int, help="passes over a task's questions (tiny 20, published 5)"
     )
     group.add_argument(
         "--per_device_train_batch_size", type=int, help="questions per process and micro-batch (16, 2)"
@@ -124,7 +125,7 @@ def _add_expert_flags(group: argparse._ArgumentGroup) -> None:
         metavar="BOOL",
         help="published name: False means --expert_kind mlp",
     )
-    group.add_argument("--expert_rank", type=int, help="rank of LoRA experts (16)")
+    group.add_argument("--expert_rank", type=int, help="rank of LoRA experts (tiny 32; 16)")
     group.add_argument("--expert_alpha", type=float, help="LoRA experts are scaled by alpha / rank (32)")
     group.add_argument("--expert_layers", help="even, all, or layer numbers 0,2,5 (tiny all, even)")
     group.add_argument("--expert_projections", help="comma-separated (gate_proj,up_proj,down_proj)")
@@ -150,7 +151,7 @@ def _add_expert_flags(group: argparse._ArgumentGroup) -> None:
         "and padding, no statistics beside it (once)",
     )
     group.add_argument(
-        "--lora_dropout", type=float, help="share of a LoRA expert's inputs zeroed in training (tiny 0.1; 0)"
+        "--lora_dropout", type=float, help="share of a LoRA expert's inputs zeroed in training (0)"
     )
 
 

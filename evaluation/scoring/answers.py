@@ -39,6 +39,12 @@ class AnswerScores:
         """Right answers in percent of all samples, the failed ones included; None without samples."""
         return 100.0 * float(self.correct.mean()) if self.n else None
 
+    @property
+    def accuracy_of_answered(self) -> float | None:
+        """Right answers in percent of those that did not fail, 0 if all did; None without samples."""
+        answered = max(self.n - self.n_failed, 1)
+        return 100.0 * float(self.correct.sum()) / answered if self.n else None
+
 
 def normalise_answer(text: str) -> str:
     """Lower case, single spaces, without one final period and without articles.

@@ -98,9 +98,9 @@ def test_lengths() -> None:
     assert made.answer_length(MIXED) == len(" yes") + 1
 
 
-def test_several_media_of_one_modality_are_averaged_and_absent_ones_marked() -> None:
+def test_several_sounds_count_by_their_chunks_and_absent_modalities_are_marked() -> None:
     features = inputs().routing([MIXED, TEXT])
-    assert features.values["audio"][0].tolist() == [4.0] * 4  # of 3 and 5; untagged media are routed on
+    assert features.values["audio"][0].tolist() == [(3 * 3 + 5 * 5) / 8] * 4  # untagged media are routed on
     assert features.values["image"].tolist() == [[4.0] * 4, [7.0] * 4]
     assert features.present["video"].tolist() == [True, False]
     assert features.present["text"].tolist() == [True, True]

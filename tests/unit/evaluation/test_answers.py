@@ -43,6 +43,13 @@ def test_spelling_does_not_matter(words: list[str]) -> None:
     assert normalise_answer(normalise_answer(plain)) == normalise_answer(plain)
 
 
+def test_failed_answers_can_be_left_out_as_published() -> None:
+    scores = score_answers(["dog", "", None, "cat"], ["dog", "dog", "dog", "dog"])
+    assert (scores.accuracy, scores.accuracy_of_answered) == (25.0, 50.0)
+    assert score_answers(["", None], ["dog", "dog"]).accuracy_of_answered == 0.0
+    assert score_answers([], []).accuracy_of_answered is None
+
+
 def test_failed_answers_are_wrong_and_counted() -> None:
     scores = score_answers(["dog", None, "", " . ", "cat"], ["Dog", "dog", "dog", "dog", "dog"])
     assert scores.correct.tolist() == [True, False, False, False, False]
