@@ -18,7 +18,8 @@ from tests.recipe.studies import ROOT
 pytestmark = pytest.mark.recipe
 TRAIN = (
     "train_anchor_moe.py --deepspeed ./scripts/zero2.json --model_name_or_path checkpoints/AVQACL-MoE-base"
-    " --version v1 --data_path data_sample/train_Come_From.json --output_dir output/AVQA/AVQACL-MoE_task0_ckpt"
+    " --version v1 --data_path data_sample/train_Come_From.json"
+    " --output_dir output/AVQA/AVQACL-MoE_task0_ckpt"
     " --vision_tower checkpoints/clip-vit-large-patch14-336"
     " --audio_tower checkpoints/BEATs_iter3_plus_AS2M.pt --freeze_backbone True"
     " --tune_mm_mlp_adapter False --tune_mm_audio_projector False --mm_projector_type mlp2x_gelu"
