@@ -1,0 +1,83 @@
+"""The doctor's report: for people (short) and as JSON (complete)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from data.doctor.findings import SHOWN, Finding, Level, Section
+
+WORDS = {Level.OK: "ok", Level.NOTE: "note", Level.WARNING: "warning", Level.PROBLEM: "PROBLEM"}
+
+
+def format_section(section: Section) -> str:
+    """Title, table, findings with at most SHOWN cases each."""
+    lines = [section.title, *_table(section.table)]
+    for finding in sorted(section.findings, key=lambda finding: finding.level):
+        lines += _finding(section, finding)
+    return "\n".join(lines)
+
+
+def _finding(section: Section, finding: Finding) -> list[str]:
+    where = f"{finding.where}: " if finding.where else ""
+    lines = [f"  {WORDS[finding.level]:<8} {_short(section, where + finding.message)}"]
+    lines += [f"             {_short(section, case)}" for case in finding.cases[:SHOWN]]
+    if len(finding.cases) > SHOWN:
+        lines.append(f"             and {len(finding.cases) - SHOWN} more (--json OUT has all)")
+    return lines
+
+
+def _short(section: Section, text: str) -> str:
+    """The text without the folder that the whole section is about."""
+    return text if section.root is None else text.replace(f"{section.root}/", "")
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Aligned columns: the first to the left, numbers to the right."""
+    if not rows:
+        return []
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  "
+        + "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def verdict(sections: Sequence[Section]) -> str:
+    """One line: whether a run would go through."""
+    problems, warnings = (sum(s.count(level) for s in sections) for level in (Level.PROBLEM, Level.WARNING))
+    counted = f"{warnings} warning{'s' if warnings != 1 else ''}" if warnings else "no warnings"
+    if problems:
+        return f"{problems} problem{'s' if problems != 1 else ''} will stop a run, {counted}"
+    return f"nothing stands in the way, {counted}"
+
+
+def to_json(sections: Sequence[Section], command: str) -> dict[str, Any]:
+    """Everything: all cases, tables, facts."""
+    return {
+        "verdict": verdict(sections),
+        "problems": sum(section.count(Level.PROBLEM) for section in sections),
+        "warnings": sum(section.count(Level.WARNING) for section in sections),
+        "next": command,
+        "sections": [
+            {
+                "title": section.title,
+                "findings": [
+                    {
+                        "level": finding.level.name.lower(),
+                        "where": finding.where,
+                        "message": finding.message,
+                        "cases": list(finding.cases),
+                    }
+                    for finding in section.findings
+                ],
+                "table": section.table,
+                "facts": section.facts,
+            }
+            for section in sections
+        ],
+    }
