@@ -10,6 +10,7 @@ index beside the feature store. Exit status: 0 nothing stops a run, 1 something 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from data.doctor.checkpoints import PARTS, Parts, check_backbone, find_parts, gi
 from data.doctor.experts import check_experts
 from data.doctor.findings import Level, Section
 from data.doctor.hashes import check_hashes
-from data.doctor.machine import check_disk, check_memory, size
+from data.doctor.machine import check_disk, check_memory, size, writable
 from data.doctor.media import check_media_files
 from data.doctor.questions import Questions, check_leaks, check_questions, distinct_clips, read_questions
 from data.doctor.report import format_section, to_json, verdict
@@ -71,7 +72,9 @@ class Doctor:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.sections: list[Section] = []
-        self.index = MediaIndex(arguments.feature_store / "media_index.jsonl")
+        store = arguments.feature_store
+        self.index = MediaIndex(store / "media_index.jsonl" if writable(store) else None)
+        self.progress = not arguments.quiet and sys.stderr.isatty()
         self.backbone: Backbone | None = None
         self.preset = "published"
         self.questions: Questions | None = None
@@ -89,9 +92,8 @@ class Doctor:
     def look_at_backbone(self) -> None:
         """Checkpoints: names, files, parts, hashes."""
         given = self.arguments
-        with self.section(
-            f"Backbone: {given.model_name_or_path or given.checkpoints}", given.checkpoints
-        ) as section:
+        place = given.model_name_or_path.parent if given.model_name_or_path else given.checkpoints
+        with self.section(f"Backbone: {place}", place) as section:
             try:
                 paths, self.preset = backbone_paths(given)
             except ValueError as error:
@@ -104,10 +106,10 @@ class Doctor:
                 parts = find_parts(section, given.checkpoints)
             qformer = read_json(given.audio_qformer) if given.audio_qformer else None
             self.backbone, files = check_backbone(section, parts, qformer, backbone_dtype(given))
-            check_hashes(section, files, self.index, hash_all=given.hash_all, progress=not given.quiet)
+            check_hashes(section, files, self.index, hash_all=given.hash_all, progress=self.progress)
 
-    def look_at_experts(self, folder: Path) -> Section:
-        """Experts and anchors of one folder."""
+    def look_at_experts(self, folder: Path) -> Section | None:
+        """Experts and anchors of one folder; None if they cannot be used."""
         tasks = self.questions.benchmark.tasks if self.questions else ()
         with self.section(f"Experts: {folder}", folder) as section:
             files, known = check_experts(section, folder, self.backbone, tasks, self.arguments.text_feature)
@@ -117,9 +119,12 @@ class Doctor:
                 self.index,
                 known=known,
                 hash_all=self.arguments.hash_all,
-                progress=not self.arguments.quiet,
+                progress=self.progress,
             )
-        return section
+            usable = not section.count(Level.PROBLEM)
+            if not self.arguments.experts:
+                section.soften()  # found, not asked for: training goes without them
+        return section if usable else None
 
     def look_at_questions(self) -> None:
         """Benchmark and sample files."""
@@ -150,60 +155,65 @@ class Doctor:
                 num_frames=given.num_frames,
                 sample=given.sample,
                 longest=used,
-                progress=not given.quiet,
+                progress=self.progress,
             )
             check_leaks(section, self.questions, self.index if given.sample is None else None)
 
     def look_at_needs(self) -> None:
-        """Memory, disk and steps of the run."""
+        """Memory, disk and steps of the run: evaluation where experts are given, else training."""
         if self.questions is None or self.backbone is None:
             return
         given, benchmark = self.arguments, self.questions.benchmark
         output = given.output or Path("output") / benchmark.name
-        with self.section(f"What training needs, into {output}") as section:
+        with self.section(
+            "Evaluation needs" if given.experts else f"Training needs, into {output}"
+        ) as section:
             try:
-                needs, exact = self.needs(benchmark, output)
+                needs, exact = self.needs(self.questions, output)
             except ValueError as error:
                 section.add(Level.PROBLEM, "", str(error))
                 return
             section.facts.update(vars(needs))
             most = "" if exact else "at most "
-            section.add(
-                Level.NOTE,
-                "work",
-                f"{most}{needs.clips_to_encode} of {needs.clips} clips to encode, {needs.experts} experts to "
-                f"train ({size(needs.expert_bytes)} each) in {needs.steps} optimiser steps",
-            )
+            work = f"{most}{needs.clips_to_encode} of {needs.clips} clips to encode"
+            if needs.experts:
+                work += f", {needs.experts} experts of {size(needs.expert_bytes)} to train"
+                work += f" in {needs.steps} optimiser steps"
+                kept = needs.disk_bytes - needs.store_bytes
+                check_disk(section, output, kept, "experts, anchors, checkpoint take")
+            else:
+                work += f", {len(self.questions.of('test'))} questions to answer"
+            section.add(Level.NOTE, "work", work)
             check_memory(section, needs.host_bytes, "the loaded backbone takes")
             check_disk(section, given.feature_store, needs.store_bytes, f"encoded clips take {most}")
-            check_disk(
-                section, output, needs.disk_bytes - needs.store_bytes, "experts, anchors, checkpoint take"
-            )
 
-    def needs(self, benchmark: Benchmark, output: Path) -> tuple[Needs, bool]:
-        """What the study needs, and whether the number of clips to encode is exact."""
-        assert self.questions is not None and self.backbone is not None
-        given = self.arguments
-        config = train_config(given, self.preset)
-        clips = distinct_clips(self.questions.all)
-        exact = self.media_good and given.sample is None
+    def needs(self, questions: Questions, output: Path) -> tuple[Needs, bool]:
+        """What the run needs, and whether the number of clips to encode is exact."""
+        assert self.backbone is not None
+        given, benchmark = self.arguments, questions.benchmark
+        dtype = backbone_dtype(given)
+        samples = questions.of("test") if given.experts else questions.of("train", "test")
+        clips = distinct_clips(samples)
         missing: list[Media] = clips
+        exact = self.media_good and given.sample is None and writable(given.feature_store)
         if exact:
             store = FeatureStore(
                 given.feature_store,
                 self.backbone.encoder,
                 num_frames=given.num_frames,
-                dtype=backbone_dtype(given),
+                dtype=dtype,
+                workers=os.cpu_count() or 1,
             )
-            missing = list(store.missing(self.questions.all).values())
+            missing = list(store.missing(samples).values())
         counts = {
-            file: len(samples)
-            for (task, split), samples in self.questions.groups.items()
+            file: len(group)
+            for (task, split), group in questions.groups.items()
             if (file := getattr(benchmark.tasks[task], split)) is not None
         }
-        cells = self.cells(benchmark, output)
-        dtype = backbone_dtype(given)
-        return study_needs(self.backbone, config, cells, counts, clips, missing, self.lengths, dtype), exact
+        config = train_config(given, self.preset)
+        cells = [] if given.experts else self.cells(benchmark, output)
+        needs = study_needs(self.backbone, config, cells, counts, clips, missing, self.lengths, dtype)
+        return needs, exact
 
     def cells(self, benchmark: Benchmark, output: Path) -> list[Cell]:
         """The experts that the run will train."""

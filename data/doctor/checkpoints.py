@@ -64,7 +64,7 @@ def _survey(section: Section, folder: Path) -> Parts:
             section.add(
                 Level.PROBLEM,
                 others[0],
-                f"is {found[others[0]].what} under another name: mv {others[0]} {path}",
+                f"is {found[others[0]].what} under another name; rename it to {NAMES[kind]}",
             )
         elif others:
             several = ", ".join(other.name for other in others)
@@ -107,6 +107,8 @@ def check_files(section: Section, parts: Parts) -> list[Path]:
             used.append(folder)
         if not folder.is_dir():
             continue
+        for path in sorted((folder / ".cache" / "huggingface" / "download").glob("*.incomplete")):
+            section.add(Level.WARNING, path, "a download that is not finished; run it again")
         wanted = _wanted(section, folder)
         used += [path for path in wanted if path.is_file()]
         for path in sorted(folder.iterdir()):

@@ -13,7 +13,7 @@ from pathlib import Path
 from data.benchmark import Task
 from data.doctor.findings import Level, Section
 from data.doctor.hashes import Reference
-from data.files import read_json
+from data.files import read_json, sha256_file
 from data.folders import StudyFolders, anchor_file, expert_file
 from model.file_faults import is_partial
 from model.language_model.backbone import Backbone
@@ -25,7 +25,10 @@ from model.moe.routing import Router
 from model.moe.routing_records import RouterConfig
 from model.recognition import WEIGHT_SUFFIXES, Recognised, recognise
 
-EXPERT_NAME, ANCHOR_NAME = re.compile(r"expert_task_(\d+)\.pt"), re.compile(r"anchor_task_(\d+)\.pt")
+EXPERT_NAME, ANCHOR_NAME = (
+    re.compile(r"expert_task_(0|[1-9]\d*)\.pt"),
+    re.compile(r"anchor_task_(0|[1-9]\d*)\.pt"),
+)
 
 
 def find_folders(section: Section, given: Path) -> tuple[Path, Path] | None:
@@ -58,6 +61,8 @@ def check_experts(
     if folders is None:
         return [], {}
     experts, anchors = folders
+    if backbone is None:
+        section.add(Level.NOTE, "", "without a backbone that loads it is not checked whether they fit it")
     ids = _pairs(section, experts, anchors, tasks)
     for folder in dict.fromkeys(folders):
         _name_strangers(section, folder)
@@ -76,7 +81,7 @@ def check_experts(
     weights = [
         p for t in ids for p in (files[t], anchor_file(anchors, t), stats_path(anchor_file(anchors, t)))
     ]
-    return [path for path in weights if path.is_file()], _recorded(section, experts, anchors)
+    return [path for path in weights if path.is_file()], _recorded(section, experts, anchors, tasks)
 
 
 def _pairs(section: Section, experts: Path, anchors: Path, tasks: Sequence[Task]) -> list[int]:
@@ -221,17 +226,24 @@ def _in_words(config: ExpertConfig) -> str:
     return f"{kind} on layers {layers} ({', '.join(config.projections)}), acting on {config.tokens} tokens"
 
 
-def _recorded(section: Section, experts: Path, anchors: Path) -> dict[Path, Reference]:
-    """The hashes that run records state for the files beside them."""
+def _recorded(section: Section, experts: Path, anchors: Path, tasks: Sequence[Task]) -> dict[Path, Reference]:
+    """The hashes that run records state for the files beside them; experts that other data made are said."""
     known: dict[Path, Reference] = {}
+    files = {task.id: task.train for task in tasks if task.train is not None and task.train.is_file()}
     for record in sorted(experts.glob("expert_task_*.run.json")):
         try:
-            files = read_json(record)["files"]
-            for name, digest in files.items():
+            content = read_json(record)
+            for name, digest in content["files"].items():
                 path = (anchors if name.startswith("anchor_") else experts) / name
                 known[path] = Reference(digest, "run record")
+            task, data = content["identity"]["task_id"], set(content["identity"]["data"].values())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             section.add(Level.WARNING, record, f"no readable run record ({error})")
+            continue
+        if task in files and sha256_file(files[task]) not in data:
+            section.add(
+                Level.WARNING, expert_file(experts, task), "trained on other questions than this benchmark's"
+            )
     return known
 
 

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class Finding:
     """One line of the report; `cases` are the single faults where it stands for many."""
 
     level: Level
-    where: str  # file, folder or subject; may be empty
+    where: str  # file, folder or subject; empty where each case has its own
     message: str
     cases: tuple[str, ...] = ()
 
@@ -51,8 +51,25 @@ class Section:
             self.findings.append(finding)
 
     def count(self, level: Level) -> int:
-        """Findings of one level."""
-        return sum(finding.level == level for finding in self.findings)
+        """Findings of one level, those that say the same counted once."""
+        return sum(finding.level == level for finding in self.merged())
+
+    def merged(self) -> list[Finding]:
+        """The findings, those that say the same of several places as one: the places become its cases."""
+        groups: dict[tuple[object, ...], list[Finding]] = {}
+        for finding in self.findings:
+            key = (finding.level, finding.message) if not finding.cases else (id(finding),)
+            groups.setdefault(key, []).append(finding)
+        return [
+            group[0] if len(group) == 1 else replace(group[0], where="", cases=tuple(f.where for f in group))
+            for group in groups.values()
+        ]
+
+    def soften(self) -> None:
+        """Make warnings of the problems: the run that is meant goes without what this section is about."""
+        self.findings = [
+            replace(finding, level=min(finding.level, Level.WARNING)) for finding in self.findings
+        ]
 
     @contextmanager
     def hearing(self) -> Iterator[None]:
@@ -68,15 +85,19 @@ class Section:
         self.add_grouped(Level.WARNING, [record.getMessage() for record in records])
 
     def add_grouped(self, level: Level, messages: Iterable[str]) -> None:
-        """One finding for each kind of message; several of a kind become its cases."""
+        """One finding for each kind of message `PLACE: WHAT`; several of a kind become its cases."""
         groups: dict[str, list[str]] = {}
         for message in messages:
             groups.setdefault(pattern(message), []).append(message)
         for shape, group in groups.items():
-            if len(group) == 1:
+            parts = [message.partition(": ") for message in group]
+            if len({what for _, _, what in parts}) == 1 and parts[0][1]:
+                for place, _, what in parts:
+                    self.add(level, place, what)
+            elif len(group) == 1:
                 self.add(level, "", group[0])
             else:
-                self.add(level, "", f"{len(group)} times: {shape}", group)
+                self.add(level, "", shape, group)
 
 
 class _Collector(logging.Handler):

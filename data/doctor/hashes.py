@@ -90,8 +90,8 @@ def check_hashes(
         section.add(
             Level.NOTE,
             "",
-            f"{len(without)} files have no hash to compare with (a {SUMS} file beside them, or the record of a "
-            "Hugging Face download)",
+            f"{len(without)} files have no hash to compare with (a {SUMS} file beside them, or the record "
+            "of a Hugging Face download)",
         )
 
 

@@ -29,18 +29,27 @@ def check_memory(section: Section, needed: int, what: str) -> None:
 
 def check_disk(section: Section, folder: Path, needed: int, what: str) -> None:
     """Whether `folder` can be written and its disk has room."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        section.add(Level.PROBLEM, folder, f"cannot be written ({place}); choose another folder")
+    if not writable(folder):
+        section.add(Level.PROBLEM, folder, "cannot be written; choose another folder")
         return
-    there = shutil.disk_usage(place).free
+    there = shutil.disk_usage(_existing(folder)).free
     enough = needed <= there
     more = "" if enough else "; free some space or choose another folder"
     section.add(
         Level.OK if enough else Level.PROBLEM, folder, f"{what} {size(needed)}, {size(there)} are free{more}"
     )
+
+
+def writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, which may have to be made first."""
+    return _existing(folder).is_dir() and os.access(_existing(folder), os.W_OK)
+
+
+def _existing(folder: Path) -> Path:
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    return place
 
 
 def free_memory() -> int | None:

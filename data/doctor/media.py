@@ -47,24 +47,20 @@ def check_media_files(
     with ThreadPoolExecutor(4 * cores) as pool:  # waiting for the file system, not for the processor
         rest = [job for job in everything if job not in decoded]
         there = list(pool.map(lambda job: job[1].is_file(), rest))
-    problems += [
-        Problem(
-            first.source, f"{path}: no such file; check the path and the media root", first.index, first.id
-        )
-        for (_, path), exists in zip(rest, there, strict=True)
-        if not exists and (first := everything[_, path][0])
-    ]
+    for job, exists in zip(rest, there, strict=True):
+        if not exists:
+            first, message = everything[job][0], f"{job[1]}: no such file; check the path and the media root"
+            problems.append(Problem(first.source, message, first.index, first.id))
     section.add_grouped(Level.PROBLEM, map(str, problems))
     count = {name: sum(decoder == name for decoder, _ in decoded) for name in ("frames", "picture", "sound")}
     named = {"frames": "video files", "picture": "pictures", "sound": "sounds"}
-    what = ", ".join(f"{count[name]} {named[name]}" for name in count if count[name]) or "nothing"
-    limited = (
-        f" of {len(chosen)} of {len(samples)} questions (--sample)" if len(chosen) < len(samples) else ""
-    )
-    if not problems:
-        section.add(Level.OK, "", f"{what}{limited} decoded without fault")
+    what = ", ".join(f"{named[name]} {count[name]}" for name in count if count[name]) or "nothing"
+    if len(chosen) < len(samples):
+        what += f" (of {len(chosen)} of {len(samples)} questions, --sample)"
+    if problems:
+        section.add(Level.NOTE, "looked at", f"{what}; faulty files: {len(problems)}")
     else:
-        section.add(Level.NOTE, "", f"{what}{limited} looked at, {len(problems)} faults")
+        section.add(Level.OK, "decoded without fault", what)
     lengths = _lengths(decoded, cores)
     _describe_lengths(section, decoded, lengths, longest)
     return not problems, {path: length for (name, path), length in lengths.items() if name == "sound"}
@@ -96,8 +92,8 @@ def _describe_lengths(
         if values:
             section.add(
                 Level.NOTE,
-                "",
-                f"{what}: {values[0]:.1f} to {values[-1]:.1f} s, median {median(values):.1f} s, "
+                what,
+                f"{values[0]:.1f} to {values[-1]:.1f} s, median {median(values):.1f} s, "
                 f"{sum(values) / 3600:.2f} hours together",
             )
             section.facts[f"{decoder}_seconds"] = {
@@ -109,6 +105,4 @@ def _describe_lengths(
         if name == "sound" and length > longest
     ]
     if cut:
-        section.add(
-            Level.WARNING, "", f"{len(cut)} sounds are longer than the {longest:.0f} s that are used", cut
-        )
+        section.add(Level.WARNING, "sounds", f"{len(cut)} are longer than the {longest:.0f} s in use", cut)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -99,8 +101,8 @@ def check_questions(section: Section, questions: Questions) -> None:
     if repeated:
         section.add(
             Level.NOTE,
-            "",
-            f"{len(repeated)} questions occur twice with the same clip and answer in one file",
+            "questions",
+            f"{len(repeated)} occur more than once with the same clip and answer in one file",
             repeated,
         )
 
@@ -146,7 +148,7 @@ def _shared_texts(section: Section, split: str, texts: Sequence[Sequence[str]]) 
     section.add(
         Level.WARNING if split == "test" else Level.NOTE,
         split,
-        f"{len(shared)} texts are asked in two tasks or more ({_percent(affected, total)} of the questions): "
+        f"same text in several tasks: {len(shared)} texts, {_percent(affected, total)} of the questions; "
         f"routing by text alone is right for at most {text_bound(texts)['micro']:.1f} %",
         cases,
     )
@@ -170,16 +172,27 @@ def text_bound(texts: Sequence[Sequence[str]]) -> dict[str, float]:
 Clip = tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def clip(sample: Sample, index: MediaIndex | None = None) -> Clip:
-    """What a sample shows and plays: kind and files of its media, or with an index kind and content."""
+def clip(sample: Sample, content: Mapping[Path, str] | None = None) -> Clip:
+    """What a sample shows and plays: kind and files of its media, or the files' hashes where known."""
+    known = content or {}
+    return tuple(
+        (media.kind, tuple(known.get(path, str(path)) for path in media.paths)) for media in sample.media
+    )
 
-    def name(path: Path) -> str:
+
+def content_hashes(samples: Iterable[Sample], index: MediaIndex) -> dict[Path, str]:
+    """SHA-256 of every media file that can be read, hashed on all cores."""
+    paths = list(dict.fromkeys(path for sample in samples for media in sample.media for path in media.paths))
+
+    def digest(path: Path) -> str | None:
         try:
-            return str(path) if index is None else index.content_hash(path)
+            return index.content_hash(path)
         except OSError:
-            return str(path)
+            return None  # missing or unreadable: reported by check_media
 
-    return tuple((media.kind, tuple(map(name, media.paths))) for media in sample.media)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        hashed = zip(paths, pool.map(digest, paths), strict=True)
+        return {path: value for path, value in hashed if value is not None}
 
 
 def check_leaks(section: Section, questions: Questions, index: MediaIndex | None) -> None:
@@ -188,15 +201,16 @@ def check_leaks(section: Section, questions: Questions, index: MediaIndex | None
     Args:
         index: compares clips by content, so that a copy under another name is found; None: by path.
     """
+    content = content_hashes(questions.of("train", "val", "test"), index) if index else None
     seen: dict[tuple[str, tuple[str, ...]], Sample] = {}
     asked: set[tuple[Clip, str]] = set()
     for sample in questions.of("train"):
-        key = clip(sample, index)
+        key = clip(sample, content)
         seen |= dict.fromkeys(key, sample)
         asked.add((key, sample.question_text))
     for split in ("test", "val"):
         group = questions.of(split)
-        keys = {id(sample): clip(sample, index) for sample in group}
+        keys = {id(sample): clip(sample, content) for sample in group}
         known = [sample for sample in group if any(medium in seen for medium in keys[id(sample)])]
         if not known:
             continue

@@ -13,18 +13,23 @@ WORDS = {Level.OK: "ok", Level.NOTE: "note", Level.WARNING: "warning", Level.PRO
 def format_section(section: Section) -> str:
     """Title, table, findings with at most SHOWN cases each."""
     lines = [section.title, *_table(section.table)]
-    for finding in sorted(section.findings, key=lambda finding: finding.level):
+    for finding in sorted(section.merged(), key=lambda finding: finding.level):
         lines += _finding(section, finding)
     return "\n".join(lines)
 
 
 def _finding(section: Section, finding: Finding) -> list[str]:
-    where = f"{finding.where}: " if finding.where else ""
-    lines = [f"  {WORDS[finding.level]:<8} {_short(section, where + finding.message)}"]
-    lines += [f"             {_short(section, case)}" for case in finding.cases[:SHOWN]]
-    if len(finding.cases) > SHOWN:
-        lines.append(f"             and {len(finding.cases) - SHOWN} more (--json OUT has all)")
-    return lines
+    """One line; where it stands for many cases they follow, unless their places fit on the line."""
+    where, cases = finding.where, finding.cases
+    if not where and 0 < len(cases) <= SHOWN and all(": " not in case for case in cases):
+        where, cases = ", ".join(cases), ()
+    elif not where and cases:
+        where = f"{len(cases)} times"
+    line = f"  {WORDS[finding.level]:<8} {where + ': ' if where else ''}{finding.message}"
+    lines = [line, *(f"             {case}" for case in cases[:SHOWN])]
+    if len(cases) > SHOWN:
+        lines.append(f"             and {len(cases) - SHOWN} more (--json OUT has all)")
+    return [_short(section, text) for text in lines]
 
 
 def _short(section: Section, text: str) -> str:
