@@ -148,7 +148,7 @@ def _add_fault(section: Section, path: Path, level: Level) -> None:
         try:
             read_plain(path)
         except ValueError as error:
-            fault = str(error)
+            fault = str(error).removeprefix(f"{path}: ")
     if fault is not None:
         section.add(level, path, fault if level == Level.PROBLEM else f"not used, and no good: {fault}")
 

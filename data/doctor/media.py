@@ -41,7 +41,8 @@ def check_media_files(
     """
     chosen = spread(samples, sample)
     cores = os.cpu_count() or 1
-    problems = check_media(chosen, index=index, num_frames=num_frames, workers=cores, progress=progress)
+    faults = check_media(chosen, index=index, num_frames=num_frames, workers=cores, progress=progress)
+    problems = list(dict.fromkeys(faults))  # a video file may be faulty as a video and as a sound
     decoded = media_files(chosen, num_frames)
     everything = media_files(samples, num_frames)
     with ThreadPoolExecutor(4 * cores) as pool:  # waiting for the file system, not for the processor

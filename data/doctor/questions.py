@@ -206,7 +206,7 @@ def check_leaks(section: Section, questions: Questions, index: MediaIndex | None
     asked: set[tuple[Clip, str]] = set()
     for sample in questions.of("train"):
         key = clip(sample, content)
-        seen |= dict.fromkeys(key, sample)
+        seen = dict.fromkeys(key, sample) | seen
         asked.add((key, sample.question_text))
     for split in ("test", "val"):
         group = questions.of(split)
