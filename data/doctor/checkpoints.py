@@ -20,7 +20,7 @@ from model.recognition import EXPERTS, NAMES, WANTED, WEIGHT_SUFFIXES, Kind, Rec
 from model.tensor_files import INDEX_FILES, SINGLE_FILES, read_json, read_plain
 
 PARTS: tuple[Kind, ...] = ("base", "vision", "audio")
-READ_BY_NAME = ("config.json", "preprocessor_config.json", "tokenizer.model", "tokenizer_config.json")
+READ_BY_NAME = ("preprocessor_config.json", "tokenizer.model", "tokenizer_config.json")
 
 
 Parts = dict[Kind, Path | str]  # the vision tower may be `open_clip:...`
@@ -51,6 +51,7 @@ def _survey(section: Section, folder: Path) -> Parts:
     entries = [path for path in sorted(folder.iterdir()) if not _is_hidden(path) and path.name != TINY]
     found = {path: recognise(path) for path in entries}
     parts: Parts = {}
+    missing: list[Kind] = []
     named = {folder / name for name in NAMES.values()}
     for kind in PARTS:
         path = folder / NAMES[kind]
@@ -59,6 +60,7 @@ def _survey(section: Section, folder: Path) -> Parts:
             parts[kind] = path
         elif path in found:
             section.add(Level.PROBLEM, path, f"{found[path].what}; expected {WANTED[kind]}")
+            check_files(section, {kind: path})
         elif len(others) == 1:
             parts[kind] = others[0]
             section.add(
@@ -71,10 +73,11 @@ def _survey(section: Section, folder: Path) -> Parts:
             section.add(
                 Level.PROBLEM, path, f"missing, and several could be it: {several}; rename the right one"
             )
-    if parts or any((folder / NAMES[kind]).exists() for kind in PARTS) or folder.name == TINY:
-        for kind in PARTS:
-            if kind not in parts and not (folder / NAMES[kind]).exists():
-                section.add(Level.PROBLEM, folder / NAMES[kind], f"missing: {WANTED[kind]}")
+        else:
+            missing.append(kind)
+    if len(missing) < len(PARTS) or folder.name == TINY:
+        for kind in missing:
+            section.add(Level.PROBLEM, folder / NAMES[kind], f"missing: {WANTED[kind]}")
     for path in entries:
         if path not in named and path not in parts.values():
             _say_unused(section, path, found[path])
@@ -176,10 +179,8 @@ def check_backbone(
             try:
                 made = attempt()
             except (ValueError, OSError) as error:
-                message = str(error)
-                if not any(path in message or Path(path).name in message for path in faulty):
-                    where, _, rest = message.partition(": ")
-                    section.add(Level.PROBLEM, where, rest or message)
+                if not any(path in str(error) or Path(path).name in str(error) for path in faulty):
+                    section.add_error(error, parts.get("base", ""))
                 continue
             if isinstance(made, Backbone):
                 _describe(section, made)

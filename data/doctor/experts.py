@@ -156,7 +156,7 @@ def _expert(section: Section, task: int, path: Path, backbone: Backbone | None) 
             finally:
                 bank.detach()
     except ValueError as error:
-        section.add(Level.PROBLEM, path, str(error))
+        section.add_error(error, path)
         return None
     return made
 
@@ -174,7 +174,7 @@ def _anchor(section: Section, path: Path, task: int, backbone: Backbone | None) 
     try:
         anchor = load_anchor(path, task, backbone.identity if backbone else None)
     except ValueError as error:
-        section.add(Level.PROBLEM, path, str(error))
+        section.add_error(error, path)
         return None
     for name, width in backbone.encoder.routing_widths.items() if backbone else ():
         if name in anchor.means and len(anchor.means[name]) != width:

@@ -50,6 +50,14 @@ class Section:
         if finding not in self.findings:
             self.findings.append(finding)
 
+    def add_error(self, error: Exception, place: str | Path) -> None:
+        """Add the problem that a reader raised, usually as `FILE: WHAT`; else it is `place` that has it."""
+        named, _, what = str(error).partition(": ")
+        if what and "/" in named:
+            self.add(Level.PROBLEM, named, what)
+        else:
+            self.add(Level.PROBLEM, place, str(error))
+
     def count(self, level: Level) -> int:
         """Findings of one level, those that say the same counted once."""
         return sum(finding.level == level for finding in self.merged())
