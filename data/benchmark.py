@@ -64,7 +64,8 @@ def read_benchmark(path: str | Path) -> Benchmark:
     """Read and check a benchmark file.
 
     Raises:
-        InputError: with every fault found: wrong shape, unknown key, missing sample file, repeated name.
+        InputError: with every fault found: wrong shape, unknown key, missing sample file, repeated name; and,
+            as `readable`, the benchmark as far as it can be read.
     """
     path = Path(path)
     content = read_json(path)
@@ -100,9 +101,10 @@ def read_benchmark(path: str | Path) -> Benchmark:
         for number, value in enumerate(values):
             if value in values[:number]:
                 fault(f"{field} {value!r} is also that of task {values.index(value)}; make it unique", number)
+    benchmark = Benchmark(str(name), tuple(tasks), root, path, media_prefix)
     if problems:
-        raise InputError(problems)
-    return Benchmark(str(name), tuple(tasks), root, path, media_prefix)
+        raise InputError(problems, readable=[benchmark])
+    return benchmark
 
 
 def _optional_text(content: dict[str, Any], key: str, fault: Any, **where: Any) -> str | None:

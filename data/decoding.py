@@ -145,6 +145,14 @@ def has_sound(path: Path) -> bool:
         return any(frame.samples > 0 for frame in container.decode(audio=0))
 
 
+def seconds(path: Path) -> float | None:
+    """Length of a sound or video file as its header says; None where it does not say. Raises MediaError."""
+    import av
+
+    with _naming(path, av.FFmpegError), av.open(str(path)) as container:
+        return None if container.duration is None else container.duration / av.time_base
+
+
 def _read_sound_file(path: Path) -> tuple[NDArray[np.float32], int]:
     import soundfile
 

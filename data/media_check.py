@@ -30,12 +30,7 @@ def check_media(
         workers: decoding threads.
         progress: show a progress bar.
     """
-    users: dict[tuple[str, Path], list[Sample]] = {}
-    for sample in samples:
-        for media in sample.media:
-            paths = media.paths if media.kind == "audio" else frame_paths(media, num_frames)
-            for path in paths:
-                users.setdefault((_decoder(media.kind, path), path), []).append(sample)
+    users = media_files(samples, num_frames)
     index = index or MediaIndex(None)
     todo = [job for job in users if not index.is_checked(job[1], job[0])]
     problems: list[Problem] = []
@@ -53,6 +48,19 @@ def check_media(
             more = f" (also used by {others} more samples)" if others else ""
             problems.append(Problem(first.source, fault + more, first.index, first.id))
     return problems
+
+
+def media_files(samples: Sequence[Sample], num_frames: int = 8) -> dict[tuple[str, Path], list[Sample]]:
+    """(decoder, file) -> samples that use it, for every distinct file that is read; decoder is one of
+    "frames" (a video file), "picture" and "sound". Pictures that thinning leaves out are not read.
+    """
+    users: dict[tuple[str, Path], list[Sample]] = {}
+    for sample in samples:
+        for media in sample.media:
+            paths = media.paths if media.kind == "audio" else frame_paths(media, num_frames)
+            for path in paths:
+                users.setdefault((_decoder(media.kind, path), path), []).append(sample)
+    return users
 
 
 def require_media(

@@ -35,7 +35,8 @@ class Problem:
 class InputError(ValueError):
     """Unusable input files; `problems` holds every fault, the message the first ones and the count.
 
-    `readable` holds the samples of the file that have no fault so far, so that a caller can look for more.
+    `readable` holds what has no fault so far, so that a caller can look for more: the samples of a sample
+    file, or the one benchmark.
     """
 
     def __init__(self, problems: Sequence[Problem], readable: Sequence[Any] = ()) -> None:

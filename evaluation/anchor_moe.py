@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -77,14 +77,7 @@ def bank_config(paths: Sequence[Path]) -> ExpertConfig:
     """
     configs: dict[ExpertConfig, Path] = {}
     for path in paths:
-        file = inspect_expert(path)
-        header = file.header
-        made = ExpertConfig(
-            header.kind, layers=file.layers, projections=file.projections, tokens=header.tokens
-        )
-        if header.rank is not None and header.alpha is not None:
-            made = replace(made, rank=header.rank, alpha=header.alpha)
-        configs.setdefault(made, path)
+        configs.setdefault(inspect_expert(path).config, path)
     if len(configs) > 1:
         raise ValueError(
             f"experts of different make cannot share a bank: {', '.join(map(str, configs.values()))}"

@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from model.file_faults import load_fault
+
 SAMPLED = 64  # entries of each tensor that enter a digest
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -39,11 +41,7 @@ def read_plain(path: str | Path) -> Any:
                 raise
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle, end of file, unsafe global: all mean that the file is no good
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"{path}: not a readable file of tensors and plain values "
-            f"(truncated, damaged or carrying code): {reason}"
-        ) from error
+        raise ValueError(f"{path}: {load_fault(path, error)}") from error
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

@@ -30,6 +30,7 @@ import transformers
 from safetensors import safe_open
 from torch import Tensor
 
+from data.doctor.questions import text_bound
 from data.files import write_json_atomic
 from data.prompts import PromptTokenizer, question_ids
 from data.samples import read_samples
@@ -97,7 +98,7 @@ def text_routing(train: Sequence[Path], test: Sequence[Path], lm: Path) -> dict[
     for row, config in ROWS.items():
         routing = Router(anchors, config, known).route(batch, texts=tested)
         table[row] = accuracy(dict(zip(tested, routing.task_ids, strict=True)), testing)
-    table["bound"] = bound(testing)
+    table["bound"] = text_bound(testing)
     return table
 
 
@@ -111,18 +112,6 @@ def accuracy(chosen: dict[str, int], testing: Sequence[Sequence[str]]) -> dict[s
     right = [sum(chosen[text] == task for text in asked) for task, asked in enumerate(testing)]
     shares = [count / len(asked) for count, asked in zip(right, testing, strict=True)]
     return {"macro": 100 * sum(shares) / len(shares), "micro": 100 * sum(right) / sum(map(len, testing))}
-
-
-def bound(testing: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Highest macro and highest micro accuracy that a function of the exact text can have here."""
-    counts: dict[str, Counter[int]] = {}
-    for task, asked in enumerate(testing):
-        for text in asked:
-            counts.setdefault(text, Counter())[task] += 1
-    sizes = [len(asked) for asked in testing]
-    macro = sum(max(count / sizes[task] for task, count in asked.items()) for asked in counts.values())
-    micro = sum(max(asked.values()) for asked in counts.values())
-    return {"macro": 100 * macro / len(sizes), "micro": 100 * micro / sum(sizes)}
 
 
 def text_features(texts: Sequence[str], lm: Path) -> Tensor:

@@ -53,6 +53,12 @@ class MediaEncoder(nn.Module):
         return self.aligner.llm_width
 
     @property
+    def routing_widths(self) -> dict[str, int]:
+        """Modality -> width of its routing feature; that of text is the LLM's."""
+        vision, audio = self.vision.width, self.audio.width
+        return {"text": self.llm_width, "video": vision, "image": vision, "audio": audio}
+
+    @property
     def vision_fingerprint(self) -> str:
         """SHA-256 that changes with vision weights, projector weights, selected layer or preprocessing."""
         return self._digest(

@@ -102,6 +102,7 @@ def load_backbone(
     dtype: torch.dtype = torch.float32,
     qformer: Mapping[str, Any] | None = None,
     attn_implementation: str | None = None,
+    shapes_only: bool = False,
 ) -> Backbone:
     """Load everything once, strictly: each stored tensor is used or named as ignorable, each needed one is
     there.
@@ -111,20 +112,30 @@ def load_backbone(
         qformer: Q-Former sizes where config.json has no `audio_qformer`; without both the published sizes
         hold. attn_implementation: `sdpa`, `eager` or `flash_attention_2` of the LLM; None leaves it to
         transformers.
+        shapes_only: all is checked and identified, but the LLM's parameters stay on the meta device: seconds
+        and the memory of the towers, whatever its size.
 
     Raises: ValueError naming file or folder and what is missing, unexpected, unreadable or of the wrong size.
     """
     base = Path(paths.base)
     config = read_json(base / "config.json")
-    if not str(config.get("model_type", "")).startswith("llava"):
+    if not is_base(config):
         raise ValueError(
             f"{base / 'config.json'}: model_type is {config.get('model_type')!r}, "
             "expected llava_* (a LLaMA with projector and audio aligner)"
         )
     llm_weights, projector_weights, aligner_weights, identity = _split(base, read_weights(base))
     encoder = _load_encoder(paths, config, projector_weights, aligner_weights, qformer)
-    llm = _load_llm(base, config, llm_weights, dtype, attn_implementation)
-    return Backbone(llm.to(device), _load_tokenizer(base), encoder.to(device), identity, config, paths)
+    llm = _load_llm(base, config, llm_weights, dtype, attn_implementation, shapes_only)
+    tokenizer = _load_tokenizer(base)
+    return Backbone(
+        llm if shapes_only else llm.to(device), tokenizer, encoder.to(device), identity, config, paths
+    )
+
+
+def is_base(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is that of a base folder."""
+    return str(config.get("model_type", "")).startswith("llava")
 
 
 def _split(
@@ -194,7 +205,12 @@ def _load_part(module: nn.Module, weights: dict[str, Tensor], name: str) -> None
 
 
 def _load_llm(
-    base: Path, config: Mapping[str, Any], weights: dict[str, Tensor], dtype: torch.dtype, attn: str | None
+    base: Path,
+    config: Mapping[str, Any],
+    weights: dict[str, Tensor],
+    dtype: torch.dtype,
+    attn: str | None,
+    shapes_only: bool,
 ) -> PreTrainedModel:
     if config.get("rope_scaling") is not None:
         raise ValueError(f"{base / 'config.json'}: rope_scaling {config['rope_scaling']} is not supported")
@@ -212,6 +228,7 @@ def _load_llm(
                 attn_implementation=attn,
                 ignore_mismatched_sizes=True,  # reported and refused below
                 output_loading_info=True,
+                device_map="meta" if shapes_only else None,
             )
     except (RuntimeError, ImportError) as error:
         raise ValueError(f"{base}: the LLM cannot be loaded: {error}") from error
@@ -227,4 +244,10 @@ def _load_llm(
 def _load_tokenizer(base: Path) -> Any:
     if not (base / "tokenizer.model").is_file():
         raise ValueError(f"{base / 'tokenizer.model'}: no such file; expected a SentencePiece model")
-    return LlamaTokenizer.from_pretrained(base, local_files_only=True)
+    try:
+        return LlamaTokenizer.from_pretrained(base, local_files_only=True)
+    except Exception as error:  # the kinds vary with what is damaged
+        raise ValueError(
+            f"{base / 'tokenizer.model'}: no readable SentencePiece model "
+            f"({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})"
+        ) from error

@@ -10,12 +10,13 @@ A full-MLP expert has `model.layers.{i}.mlp.{projection}.weight` (out, in) inste
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from model.moe.expert_sites import ExpertConfig
 from model.moe.files import atomic_write, read_tensor_file
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,17 @@ class ExpertFile:
     layers: tuple[int, ...]
     projections: tuple[str, ...]
 
+    @property
+    def config(self) -> ExpertConfig:
+        """The configuration of a bank that can hold the file."""
+        header = self.header
+        made = ExpertConfig(
+            header.kind, layers=self.layers, projections=self.projections, tokens=header.tokens
+        )
+        if header.rank is None or header.alpha is None:
+            return made
+        return replace(made, rank=header.rank, alpha=header.alpha)
+
 
 def write_expert(path: str | Path, header: ExpertHeader, tensors: Mapping[str, Tensor]) -> None:
     """Write an expert, atomically.
@@ -83,7 +95,7 @@ def inspect_expert(path: str | Path) -> ExpertFile:
     Raises:
         ValueError: as `read_expert`, or a key that no expert has.
     """
-    content = read_tensor_file(path)
+    content = read_tensor_file(path, mmap=True)
     header = _header(content, path)
     matches = [(key, _KEY.match(key)) for key in content if key != "expert"]
     for key, match in matches:
@@ -94,13 +106,16 @@ def inspect_expert(path: str | Path) -> ExpertFile:
     return ExpertFile(header, tuple(sorted({int(match[1]) for match in found})), projections)
 
 
-def read_expert(path: str | Path, wanted: ExpertHeader) -> dict[str, Tensor]:
+def read_expert(path: str | Path, wanted: ExpertHeader, *, mmap: bool = False) -> dict[str, Tensor]:
     """Read the tensors of a file that is what `wanted` says; an unknown base passes with a warning.
+
+    Args:
+        mmap: leave the tensors on disk until they are used.
 
     Raises:
         ValueError: file missing, damaged or carrying code, or another kind, rank, alpha, task or base.
     """
-    content = read_tensor_file(path)
+    content = read_tensor_file(path, mmap=mmap)
     header = _header(content, path)
     for name in ("kind", "rank", "alpha", "tokens", "task_id"):
         got, expected = getattr(header, name), getattr(wanted, name)

@@ -3,6 +3,7 @@
 import os
 import pickle
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,8 +43,12 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     _flush_folder(path.parent)
 
 
-def read_tensor_file(path: str | Path) -> dict[str, object]:
+def read_tensor_file(path: str | Path, *, mmap: bool = False) -> dict[str, object]:
     """Read a `torch.save` file that holds tensors and plain values only.
+
+    Args:
+        mmap: leave the tensors on disk until they are used, where the file's container allows it (zip: torch
+            1.6 and newer).
 
     Returns:
         The dictionary in the file, tensors on the CPU.
@@ -57,7 +62,9 @@ def read_tensor_file(path: str | Path) -> dict[str, object]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # refused or read all the same
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path)
+            )
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0] if str(error) else "unreadable pickle"
         raise ValueError(

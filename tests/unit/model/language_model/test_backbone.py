@@ -98,6 +98,25 @@ def test_identity_is_that_of_the_weights(backbone: Backbone, folder: Path) -> No
     assert load_backbone(paths(folder)).identity != backbone.identity
 
 
+def test_shapes_only_checks_and_identifies_all_but_holds_no_llm(backbone: Backbone, folder: Path) -> None:
+    shapes = load_backbone(paths(folder), shapes_only=True)
+    assert shapes.identity == backbone.identity
+    assert {p.device.type for p in shapes.llm.parameters()} == {"meta"}
+    assert {k: v.shape for k, v in shapes.llm.state_dict().items()} == {
+        k: v.shape for k, v in backbone.llm.state_dict().items()
+    }
+    assert all(map(torch.equal, shapes.encoder.parameters(), backbone.encoder.parameters()))
+    rewrite(folder, lambda t: t.update({"model.norm.weight": torch.zeros(5)}))
+    with pytest.raises(ValueError, match=r"of other shape.*model\.norm\.weight"):
+        load_backbone(paths(folder), shapes_only=True)
+
+
+def test_a_damaged_tokenizer_is_named(folder: Path) -> None:
+    (folder / "base" / "tokenizer.model").write_bytes(b"no model")
+    with pytest.raises(ValueError, match=r"tokenizer\.model: no readable SentencePiece model"):
+        load_backbone(paths(folder), shapes_only=True)
+
+
 def test_only_the_llm_takes_the_dtype(folder: Path) -> None:
     loaded = load_backbone(paths(folder), dtype=torch.bfloat16, attn_implementation="eager")
     assert {p.dtype for p in loaded.llm.parameters()} == {torch.bfloat16}

@@ -4,13 +4,14 @@ import errno
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from model.moe.expert_files import ExpertHeader, inspect_expert
+from model.moe.expert_files import ExpertHeader, inspect_expert, read_expert
 from model.moe.experts import ExpertBank, ExpertConfig
 
 
@@ -45,6 +46,18 @@ def test_a_file_tells_how_to_read_it(bank: ExpertBank, saved: Path) -> None:
         bank.config.kind, 3 if lora else None, 6.0 if lora else None, 1, "base-1"
     )
     assert found.layers == (0, 2) and found.projections == bank.config.projections
+    assert found.config == replace(
+        bank.config, layers=(0, 2), **({} if lora else {"rank": 16, "alpha": 32.0})
+    )
+
+
+def test_a_file_can_be_read_without_loading_it(bank: ExpertBank, saved: Path) -> None:
+    wanted = inspect_expert(saved).header
+    whole, mapped = read_expert(saved, wanted), read_expert(saved, wanted, mmap=True)
+    assert list(whole) == list(mapped) and all(torch.equal(whole[key], mapped[key]) for key in whole)
+    old = saved.with_name("old.pt")
+    torch.save(torch.load(saved, weights_only=True), old, _use_new_zipfile_serialization=False)
+    assert list(read_expert(old, wanted, mmap=True)) == list(whole), "files that cannot be mapped are loaded"
 
 
 def test_a_renamed_file_or_another_base_raises(bank: ExpertBank, toys: Callable, saved: Path) -> None:
