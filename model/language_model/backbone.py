@@ -74,7 +74,8 @@ class Backbone:
 
 
 def find_checkpoints(root: str | Path) -> tuple[BackbonePaths, str]:
-    """The backbone under a checkpoint folder: "published" if its three paths exist, "tiny" if none does.
+    """The backbone under a checkpoint folder: "published" if its three paths exist, "tiny" if none does, or if
+    the folder is the tiny one itself.
 
     Raises: ValueError listing what is missing if only some of the published paths exist, or the tiny ones
     lack too.
@@ -84,7 +85,7 @@ def find_checkpoints(root: str | Path) -> tuple[BackbonePaths, str]:
         paths = [folder / name for name in (BASE, VISION, AUDIO)]
         missing = [str(path) for path in paths if not path.exists()]
         if not missing:
-            return BackbonePaths(*paths), kind
+            return BackbonePaths(*paths), "tiny" if folder.resolve().name == TINY else kind
         if len(missing) < len(paths) or kind == "tiny":
             found = [str(path) for path in paths if path.exists()]
             raise ValueError(

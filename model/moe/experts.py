@@ -251,14 +251,19 @@ class ExpertBank(nn.Module):
     # -- files
 
     def save(self, task_id: int, path: str | Path) -> None:
-        """Write one expert, atomically.
+        """Write one expert, atomically: LoRA in float32, full weights in the type of those they replace.
 
         Raises:
             ValueError: a value is not finite (the training diverged).
             OSError: the folder cannot be written or the disk is full.
         """
-        header = self._header(task_id)
-        write_expert(path, header, self.state(task_id))
+        state = self.state(task_id)
+        if self.config.kind == "mlp":
+            state = {
+                f"{key}.weight": state[f"{key}.weight"].to(layer.weight.dtype)
+                for key, layer in self.layers.items()
+            }
+        write_expert(path, self._header(task_id), state)
 
     def load(self, task_id: int, path: str | Path) -> None:
         """Add or replace an expert from its file. A file that names no base loads with a warning.

@@ -226,6 +226,7 @@ def test_which_checkpoints(tmp_path: Path) -> None:
         find_checkpoints(tmp_path)
     touch(tmp_path / "tiny", *names)
     assert find_checkpoints(tmp_path) == (BackbonePaths(*(tmp_path / "tiny" / n for n in names)), "tiny")
+    assert find_checkpoints(tmp_path / "tiny") == find_checkpoints(tmp_path)
     touch(tmp_path, BASE, AUDIO)
     with pytest.raises(ValueError, match=rf"missing {tmp_path / VISION}; found {tmp_path / BASE}"):
         find_checkpoints(tmp_path)

@@ -1,6 +1,7 @@
 """Experts chosen row by row."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model.moe.experts import NO_EXPERT, ExpertBank, ExpertConfig
+from model.moe.files import read_tensor_file
 
 MIXED = [3, NO_EXPERT, 0, 1, 0, NO_EXPERT]
 
@@ -247,7 +249,7 @@ def test_states_are_copies(bank: ExpertBank) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lora", "mlp"])
-def test_a_16_bit_backbone_runs_and_trains(toys: Callable, x: Tensor, kind: str) -> None:
+def test_a_16_bit_backbone_runs_and_trains(toys: Callable, x: Tensor, kind: str, tmp_path: Path) -> None:
     model = toys(0).bfloat16()
     bank = ExpertBank(model, ExpertConfig(kind=kind, rank=2), None)
     bank.add(0, generator=torch.Generator().manual_seed(0))
@@ -259,6 +261,9 @@ def test_a_16_bit_backbone_runs_and_trains(toys: Callable, x: Tensor, kind: str)
     with bank.use([0] * 6):
         model(x).float().square().mean().backward()
     assert all(p.dtype == torch.float32 and p.grad is not None for p in parameters)
+    bank.save(0, tmp_path / "expert_task_0.pt")
+    saved = [t for t in read_tensor_file(tmp_path / "expert_task_0.pt").values() if isinstance(t, Tensor)]
+    assert {t.dtype for t in saved} == {torch.bfloat16 if kind == "mlp" else torch.float32}
 
 
 def test_inputs_of_expert_layers_are_recorded_within_the_block_only(
