@@ -74,8 +74,8 @@ class Backbone:
 
 
 def find_checkpoints(root: str | Path) -> tuple[BackbonePaths, str]:
-    """The backbone under a checkpoint folder: "published" if its three paths exist, "tiny" if none does, or if
-    the folder is the tiny one itself.
+    """The backbone under a checkpoint folder: "published" if its three paths exist, "tiny" if none does, or
+    if the folder is the tiny one itself.
 
     Raises: ValueError listing what is missing if only some of the published paths exist, or the tiny ones
     lack too.
