@@ -47,7 +47,7 @@ class Inputs:
         self.tokenizer = PromptTokenizer(backbone.tokenizer)
         self.store, self.text_feature, self.quiet = store, text_feature, quiet
         self.base_identity = backbone.identity
-        self._embedding = backbone.llm.get_input_embeddings()
+        self.embedding = backbone.llm.get_input_embeddings()
         self._prompts: dict[tuple[str, str, bool], Prompt] = {}
 
     def identity(self) -> dict[str, Any]:
@@ -125,8 +125,8 @@ class Inputs:
             ids = question_ids(self.tokenizer, sample.question_text)
         else:
             ids = self.prompt(sample, with_answer=False, without_media=without_media).input_ids
-        ids = ids[ids >= 0].to(self._embedding.weight.device)
-        return self._embedding.weight[ids].float().mean(0).cpu()
+        ids = ids[ids >= 0].to(self.embedding.weight.device)
+        return self.embedding.weight[ids].float().mean(0).cpu()
 
     def anchor(self, task_id: int, samples: Sequence[Sample], *, without_media: bool = False) -> Anchor:
         """The anchor of a task: every sample once, in data order, by the very call that routes."""

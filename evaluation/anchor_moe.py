@@ -6,7 +6,6 @@ print(moe.ask("What makes the sound?", video="clip.mp4").text)
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ import torch
 from data.asking import clip_sample
 from data.feature_store import FeatureStore
 from data.files import sha256_file
-from data.folders import anchor_file, expert_file
+from data.folders import stored_anchor, stored_expert, tasks_in
 from data.inputs import Inputs
 from data.samples import Sample
 from evaluation.answer_book import AnswerBook
@@ -25,7 +24,7 @@ from evaluation.answering import Answerer, Generation, Request
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.backbone import Backbone, find_checkpoints, load_backbone
 from model.moe.anchor_files import load_anchor
-from model.moe.expert_files import inspect_expert
+from model.moe.expert_files import ExpertFile, inspect_expert
 from model.moe.experts import ExpertBank, ExpertConfig
 from model.moe.routing import Router
 from model.moe.routing_records import RouterConfig, Routing
@@ -50,18 +49,13 @@ def task_ids_in(experts: Path, anchors: Path, num_experts: int | None = None) ->
     Raises:
         ValueError: none is there, or an expert or anchor is missing.
     """
-    found = sorted(
-        int(match[1])
-        for path in experts.glob("expert_task_*.pt")
-        if (match := re.search(r"_(\d+)\.pt$", path.name))
-    )
-    tasks = list(range(num_experts)) if num_experts is not None else found
+    tasks = list(range(num_experts)) if num_experts is not None else tasks_in(experts)
     if not tasks:
         raise ValueError(
             f"{experts}: no expert_task_K.pt; train first (bash train_all_tasks.sh) or name another folder"
         )
     for task in tasks:
-        for path in (expert_file(experts, task), anchor_file(anchors, task)):
+        for path in (stored_expert(experts, task), stored_anchor(anchors, task)):
             if not path.is_file():
                 raise ValueError(
                     f"{path}: missing; every task needs its expert and its anchor (tasks {tasks})"
@@ -77,19 +71,21 @@ def bank_config(paths: Sequence[Path]) -> ExpertConfig:
     """
     configs: dict[ExpertConfig, Path] = {}
     for path in paths:
-        file = inspect_expert(path)
-        header = file.header
-        made = ExpertConfig(
-            header.kind, layers=file.layers, projections=file.projections, tokens=header.tokens
-        )
-        if header.rank is not None and header.alpha is not None:
-            made = replace(made, rank=header.rank, alpha=header.alpha)
-        configs.setdefault(made, path)
+        configs.setdefault(config_of(inspect_expert(path)), path)
     if len(configs) > 1:
         raise ValueError(
             f"experts of different make cannot share a bank: {', '.join(map(str, configs.values()))}"
         )
     return next(iter(configs))
+
+
+def config_of(file: ExpertFile) -> ExpertConfig:
+    """The configuration of a bank that can hold this expert."""
+    header = file.header
+    made = ExpertConfig(header.kind, layers=file.layers, projections=file.projections, tokens=header.tokens)
+    if header.rank is not None and header.alpha is not None:
+        made = replace(made, rank=header.rank, alpha=header.alpha)
+    return made
 
 
 class AnchorMoE:
@@ -136,11 +132,11 @@ class AnchorMoE:
     ) -> AnchorMoE:
         """Put experts and anchors in front of a backbone that is loaded already."""
         tasks = task_ids_in(experts, anchors, num_experts)
-        files = {task: expert_file(experts, task) for task in tasks}
+        files = {task: stored_expert(experts, task) for task in tasks}
         bank = ExpertBank(backbone.llm, bank_config(list(files.values())), backbone.identity)
         for task, path in files.items():
             bank.load(task, path)
-        loaded = [load_anchor(anchor_file(anchors, task), task, backbone.identity) for task in tasks]
+        loaded = [load_anchor(stored_anchor(anchors, task), task, backbone.identity) for task in tasks]
         answerer = Answerer(
             AnchorLM(backbone.llm, bank),
             inputs,
