@@ -115,7 +115,7 @@ def export(arguments: argparse.Namespace, folder: Path) -> None:
     for task, file in experts.items():
         wanted = replace(file.header, task_id=task, base_identity=identity)
         tensors = read_expert(stored_expert(arguments.experts, task), wanted)
-        write_adapter(folder / names[task], file.header, tensors, base_model, layers)
+        write_adapter(folder / names[task], replace(file.header, task_id=task), tensors, base_model, layers)
     anchors = [copy_anchor(stored_anchor(arguments.anchors, task), task, identity, folder) for task in tasks]
     check_text_feature(anchors, arguments.text_feature)
     deployment = Deployment(

@@ -84,8 +84,9 @@ def write_adapter(
     folder = Path(folder)
     if header.kind != "lora" or header.rank is None or header.alpha is None:
         raise ValueError(
-            f"{folder}: a full-MLP expert is no adapter: its change of the weights has full rank, and PEFT's "
-            "adapters are low-rank; train with --expert_kind lora, or keep it as expert_task_K.safetensors"
+            f"expert of task {header.task_id}: a full-MLP expert is no adapter: its change of the weights "
+            "has full rank, and PEFT's adapters are low-rank; train with --expert_kind lora, or share it as "
+            "expert_task_K.safetensors (scripts/convert_tensors.py)"
         )
     check_finite(tensors, folder)
     layers, projections = _sites(tensors, folder)
