@@ -43,9 +43,10 @@ from model.moe.adapter_router import ANCHORS, Deployment
 from model.moe.anchor_files import load_anchor, stats_path
 from model.moe.anchors import Anchor
 from model.moe.expert_files import ExpertFile, check_tensors, inspect_expert, read_expert, write_expert
+from model.moe.expert_sites import TOKENS
 from model.moe.experts import ExpertBank
 from model.moe.files import read_tensor_file, write_tensor_file
-from model.moe.peft_adapters import read_adapter, scope_warning, write_adapter
+from model.moe.peft_adapters import check_low_rank, read_adapter, scope_warning, write_adapter
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,11 @@ def parser() -> argparse.ArgumentParser:
         "--every_layer", action="store_true", help="zeros where a layer has no expert; LoRAX needs them"
     )
     made.add_argument("--task_id", type=int, help="task of the expert file of --read (the adapter's own)")
+    made.add_argument(
+        "--expert_tokens",
+        choices=TOKENS,
+        help="scope of the expert file of --read (the adapter's own); all computes what servers compute",
+    )
     add_router_flags(made)
     add_backbone_flags(made)
     return made
@@ -105,6 +111,8 @@ def export(arguments: argparse.Namespace, folder: Path) -> None:
     paths, _ = backbone_paths(arguments)
     qformer = read_json(arguments.audio_qformer) if arguments.audio_qformer else None
     experts = {task: inspect_expert(stored_expert(arguments.experts, task)) for task in tasks}
+    for task, file in experts.items():
+        check_low_rank(replace(file.header, task_id=task))
     check_scope(experts, arguments.any_tokens)
     check_frames(arguments.experts, tasks, arguments.num_frames)
     identity, digest = save_front_end(paths.base, folder / FRONT_END, qformer)
@@ -115,7 +123,7 @@ def export(arguments: argparse.Namespace, folder: Path) -> None:
     for task, file in experts.items():
         wanted = replace(file.header, task_id=task, base_identity=identity)
         tensors = read_expert(stored_expert(arguments.experts, task), wanted)
-        write_adapter(folder / names[task], replace(file.header, task_id=task), tensors, base_model, layers)
+        write_adapter(folder / names[task], file.header, tensors, base_model, layers)
     anchors = [copy_anchor(stored_anchor(arguments.anchors, task), task, identity, folder) for task in tasks]
     check_text_feature(anchors, arguments.text_feature)
     deployment = Deployment(
@@ -209,7 +217,7 @@ def read_back(arguments: argparse.Namespace) -> None:
     paths, _ = backbone_paths(arguments)
     qformer = read_json(arguments.audio_qformer) if arguments.audio_qformer else None
     backbone = load_backbone(paths, device=arguments.device or default_device(), qformer=qformer)
-    header = file.header
+    header = replace(file.header, tokens=arguments.expert_tokens or file.header.tokens)
     if header.base_identity not in (None, backbone.identity):
         raise ValueError(
             f"{arguments.read}: made for base {str(header.base_identity)[:16]}, the backbone loaded is "

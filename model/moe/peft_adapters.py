@@ -82,12 +82,8 @@ def write_adapter(
         OSError: not writable, or the disk is full.
     """
     folder = Path(folder)
-    if header.kind != "lora" or header.rank is None or header.alpha is None:
-        raise ValueError(
-            f"expert of task {header.task_id}: a full-MLP expert is no adapter: its change of the weights "
-            "has full rank, and PEFT's adapters are low-rank; train with --expert_kind lora, or share it as "
-            "expert_task_K.safetensors (scripts/convert_tensors.py)"
-        )
+    check_low_rank(header)
+    assert header.alpha is not None
     check_finite(tensors, folder)
     layers, projections = _sites(tensors, folder)
     covered = layers if pad_to is None else tuple(range(pad_to))
@@ -123,6 +119,16 @@ def write_adapter(
     }
     with atomic_write(folder / CONFIG) as file:
         file.write((json.dumps(config, indent=2) + "\n").encode())
+
+
+def check_low_rank(header: ExpertHeader) -> None:
+    """Raise a ValueError for an expert that no adapter can hold."""
+    if header.kind != "lora":
+        raise ValueError(
+            f"expert of task {header.task_id}: a full-MLP expert is no adapter: its change of the weights "
+            "has full rank, and PEFT's adapters are low-rank; train with --expert_kind lora, or share it as "
+            "expert_task_K.safetensors (scripts/convert_tensors.py)"
+        )
 
 
 def scope_warning(tokens: str) -> str:

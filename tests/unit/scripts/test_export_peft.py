@@ -143,6 +143,9 @@ def test_scope_answer_leaves_only_with_a_warning(
     file, _ = read_adapter(output / "task_0_come")
     assert file.header.tokens == "answer" and file.layers == (0, 2, 4, 6)
     assert json.loads((output / "task_0_come" / CONFIG).read_text())["layers_to_transform"] == list(range(7))
+    for flags, tokens in (([], "answer"), (["--expert_tokens", "all"], "all")):
+        run(repo_root, "--read", output / "task_0_come", "--output", tmp_path / "expert_task_0.pt", *flags)
+        assert inspect_expert(tmp_path / "expert_task_0.pt").header.tokens == tokens
 
 
 def test_measurements_come_from_their_summary_only(

@@ -77,5 +77,5 @@ def test_the_guide_names_what_exists(repo_root: Path, work: Path) -> None:
         assert (repo_root / script).is_file(), script
     for path in re.findall(r"^output/(\S+)", page, re.M):
         assert (work / "output" / path).exists(), path
-    for flag in set(re.findall(r"`(--\w+)", page)) - {"--expert_tokens", "--expert_kind", "--max"}:
+    for flag in set(re.findall(r"`(--\w+)", page)) - {"--expert_kind", "--max"}:
         assert flag in command.parser().format_help(), flag
