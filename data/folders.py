@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from model.moe.files import stored_path
 
 
 @dataclass(frozen=True)
@@ -22,27 +25,44 @@ class StudyFolders:
 
     def experts(self, method: str) -> Path:
         """Folder of `expert_task_k.pt`."""
-        return self._folder(method, "experts", "expert_task_*.pt")
+        return self._folder(method, "experts", "expert_task_")
 
     def anchors(self, method: str) -> Path:
         """Folder of `anchor_task_k.pt`."""
-        return self._folder(method, "anchors", "anchor_task_*.pt")
+        return self._folder(method, "anchors", "anchor_task_")
 
-    def _folder(self, method: str, name: str, pattern: str) -> Path:
+    def _folder(self, method: str, name: str, prefix: str) -> Path:
         """The study's own folder; for `anchor_moe` the given one or its subfolder `name`, if there is one."""
         if method != "anchor_moe":
             return self.root / "comparisons" / method / name
         if self.given_experts is None:
             return self.root / name
         for folder in (self.given_experts, self.given_experts / name):
-            if any(folder.glob(pattern)):
+            if tasks_in(folder, prefix):
                 return folder
-        raise ValueError(f"{self.given_experts}: neither it nor its subfolder {name} holds {pattern}")
+        raise ValueError(f"{self.given_experts}: neither it nor its subfolder {name} holds {prefix}*.pt")
 
     def checkpoint(self, method: str, task_id: int) -> Path:
         """Folder of the training checkpoint and the log of one cell."""
         stem = f"AVQACL-MoE_task{task_id}_ckpt"
         return self.root / stem if method == "anchor_moe" else self.root / "comparisons" / method / stem
+
+
+def tasks_in(folder: Path, prefix: str = "expert_task_") -> list[int]:
+    """Sorted ids of the tasks that have a file PREFIXk.pt or PREFIXk.safetensors in a folder."""
+    pattern = re.compile(re.escape(prefix) + r"(\d+)\.(?:pt|safetensors)")
+    matches = [pattern.fullmatch(path.name) for path in folder.glob(f"{prefix}*")]
+    return sorted({int(match[1]) for match in matches if match})
+
+
+def stored_expert(folder: Path, task_id: int) -> Path:
+    """The expert file of a folder: `.pt`, or `.safetensors` where only that is there."""
+    return stored_path(expert_file(folder, task_id))
+
+
+def stored_anchor(folder: Path, task_id: int) -> Path:
+    """The anchor file of a folder: `.pt`, or `.safetensors` where only that is there."""
+    return stored_path(anchor_file(folder, task_id))
 
 
 def expert_file(folder: Path, task_id: int) -> Path:

@@ -49,7 +49,7 @@ class Inputs:
         self.store, self.text_feature, self.quiet = store, text_feature, quiet
         self.encoder = backbone.encoder
         self.base_identity = backbone.identity
-        self._embedding = backbone.llm.get_input_embeddings()
+        self.embedding = backbone.llm.get_input_embeddings()
         self._prompts: dict[tuple[str, str, bool], Prompt] = {}
 
     def identity(self) -> dict[str, Any]:
@@ -131,8 +131,8 @@ class Inputs:
 
     def mean_embedding(self, ids: Tensor) -> Tensor:
         """Mean input embedding of the ids (L,) that are no media. (D,) float32 on the CPU"""
-        ids = ids[ids >= 0].to(self._embedding.weight.device)
-        return self._embedding.weight[ids].detach().float().mean(0).cpu()
+        ids = ids[ids >= 0].to(self.embedding.weight.device)
+        return self.embedding.weight[ids].detach().float().mean(0).cpu()
 
     def anchor(self, task_id: int, samples: Sequence[Sample], *, without_media: bool = False) -> Anchor:
         """The anchor of a task: every sample once, in data order, by the very call that routes."""

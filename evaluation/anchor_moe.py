@@ -6,7 +6,6 @@ print(moe.ask("What makes the sound?", video="clip.mp4").text)
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import torch
 from data.asking import clip_sample
 from data.feature_store import FeatureStore
 from data.files import sha256_file
-from data.folders import anchor_file, expert_file
+from data.folders import stored_anchor, stored_expert, tasks_in
 from data.inputs import Inputs
 from data.samples import Sample
 from evaluation.answer_book import AnswerBook
@@ -50,18 +49,13 @@ def task_ids_in(experts: Path, anchors: Path, num_experts: int | None = None) ->
     Raises:
         ValueError: none is there, or an expert or anchor is missing.
     """
-    found = sorted(
-        int(match[1])
-        for path in experts.glob("expert_task_*.pt")
-        if (match := re.search(r"_(\d+)\.pt$", path.name))
-    )
-    tasks = list(range(num_experts)) if num_experts is not None else found
+    tasks = list(range(num_experts)) if num_experts is not None else tasks_in(experts)
     if not tasks:
         raise ValueError(
             f"{experts}: no expert_task_K.pt; train first (bash train_all_tasks.sh) or name another folder"
         )
     for task in tasks:
-        for path in (expert_file(experts, task), anchor_file(anchors, task)):
+        for path in (stored_expert(experts, task), stored_anchor(anchors, task)):
             if not path.is_file():
                 raise ValueError(
                     f"{path}: missing; every task needs its expert and its anchor (tasks {tasks})"
@@ -129,11 +123,11 @@ class AnchorMoE:
     ) -> AnchorMoE:
         """Put experts and anchors in front of a backbone that is loaded already."""
         tasks = task_ids_in(experts, anchors, num_experts)
-        files = {task: expert_file(experts, task) for task in tasks}
+        files = {task: stored_expert(experts, task) for task in tasks}
         bank = ExpertBank(backbone.llm, bank_config(list(files.values())), backbone.identity)
         for task, path in files.items():
             bank.load(task, path)
-        loaded = [load_anchor(anchor_file(anchors, task), task, backbone.identity) for task in tasks]
+        loaded = [load_anchor(stored_anchor(anchors, task), task, backbone.identity) for task in tasks]
         answerer = Answerer(
             AnchorLM(backbone.llm, bank),
             inputs,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data.benchmark import Task
-from data.folders import StudyFolders, anchor_file, expert_file
+from data.folders import StudyFolders, stored_anchor, stored_expert
 from data.inputs import Inputs
 from data.samples import Sample
 from evaluation.answering import Request
@@ -69,7 +69,7 @@ def expert_files(tasks: Sequence[Task], method: str, folders: StudyFolders) -> l
         return []
     source = "anchor_moe" if method == "oracle" else method
     chosen = tasks[-1:] if method == "joint" else tasks
-    return [expert_file(folders.experts(source), task.id) for task in chosen]
+    return [stored_expert(folders.experts(source), task.id) for task in chosen]
 
 
 class Planner:
@@ -93,7 +93,7 @@ class Planner:
         files = expert_files(self.tasks, method, self.folders)
         if method in ("anchor_moe", "oracle", "blind"):
             source = "anchor_moe" if method == "oracle" else method
-            files = files + [anchor_file(self.folders.anchors(source), task.id) for task in self.tasks]
+            files = files + [stored_anchor(self.folders.anchors(source), task.id) for task in self.tasks]
         absent = [path for path in files if not path.is_file()]
         if absent:
             return MethodPlan(method, missing=f"{absent[0]} is missing")
@@ -111,7 +111,7 @@ class Planner:
         blind = method == "blind"
         anchors = [
             load_anchor(
-                anchor_file(self.folders.anchors(method), task.id), task.id, self.inputs.base_identity
+                stored_anchor(self.folders.anchors(method), task.id), task.id, self.inputs.base_identity
             )
             for task in self.tasks
         ]

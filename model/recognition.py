@@ -13,6 +13,7 @@ from torch import Tensor
 
 from model.file_faults import byte_fault, is_partial
 from model.language_model.backbone import AUDIO, BASE, VISION, is_base
+from model.moe.files import read_safetensors
 from model.tensor_files import INDEX_FILES, SINGLE_FILES, read_json, read_plain
 
 Kind = Literal["base", "vision", "audio", "experts", "expert", "anchor", "checkpoints", "partial", "other"]
@@ -26,6 +27,7 @@ WANTED: dict[Kind, str] = {
     "experts": "a folder of expert_task_K.pt and anchor_task_K.pt",
 }
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
+CONTAINERS = (".pt", ".safetensors")  # of experts and anchors
 MODALITIES = {"text", "video", "audio", "image"}
 _EXPERT_KEY = re.compile(r"model\.layers\.\d+\.mlp\.\w+?(\.lora_[AB])?\.weight$")
 
@@ -48,7 +50,8 @@ def recognise(path: Path) -> Recognised:
 def _folder(path: Path) -> Recognised:
     if (path / "config.json").exists():
         return _model_folder(path)
-    if any(any(path.glob(f"{inner}*_task_*.pt")) for inner in ("", "experts/", "anchors/")):
+    kept = [f"{inner}*_task_*{suffix}" for inner in ("", "experts/", "anchors/") for suffix in CONTAINERS]
+    if any(any(path.glob(pattern)) for pattern in kept):
         return Recognised("experts", "experts and anchors")
     if any((path / name).exists() for name in (BASE, VISION, AUDIO)):
         return Recognised("checkpoints", "a checkpoint folder of its own")
@@ -82,23 +85,25 @@ def _model_folder(path: Path) -> Recognised:
 def _file(path: Path) -> Recognised:
     if path.suffix not in WEIGHT_SUFFIXES:
         return Recognised("other", "not a weight file")
-    if path.suffix == ".safetensors":
-        return Recognised("other", byte_fault(path) or "a safetensors file")
+    safe = path.suffix == ".safetensors"
+    if safe and (fault := byte_fault(path)) is not None:
+        return Recognised("other", fault)
     try:
-        content = read_plain(path)
+        content = read_safetensors(path) if safe else read_plain(path)
     except ValueError as error:
         return Recognised("other", str(error).removeprefix(f"{path}: "))
     if not isinstance(content, Mapping) or not content:
-        return Recognised("other", f"a torch file that holds a {type(content).__name__}")
+        return Recognised("other", f"a file that holds a {type(content).__name__}")
     if {"cfg", "model"} <= set(content):
         return _beats(content)
     keys = [str(key) for key in content if key != "expert"]
     if keys and all(_EXPERT_KEY.match(key) for key in keys):
-        task = content["expert"].get("task_id") if isinstance(content.get("expert"), dict) else None
+        header = content.get("expert")
+        task = header.get("task_id") if isinstance(header, dict) else None
         return Recognised("expert", "an expert" if task is None else f"the expert of task {task}")
     if set(keys) <= MODALITIES and all(isinstance(value, Tensor) for value in content.values()):
         return Recognised("anchor", f"an anchor ({', '.join(sorted(keys))})")
-    return Recognised("other", f"a torch file with the keys {', '.join(sorted(keys)[:3])}, ...")
+    return Recognised("other", f"a tensor file with the keys {', '.join(sorted(keys)[:3])}, ...")
 
 
 def _beats(content: Mapping[str, Any]) -> Recognised:

@@ -14,7 +14,7 @@ from data.benchmark import Task
 from data.doctor.findings import Level, Section
 from data.doctor.hashes import Reference
 from data.files import read_json, sha256_file
-from data.folders import StudyFolders, anchor_file, expert_file
+from data.folders import StudyFolders, stored_anchor, stored_expert
 from model.file_faults import is_partial
 from model.language_model.backbone import Backbone
 from model.moe.anchor_files import load_anchor, stats_path
@@ -26,8 +26,8 @@ from model.moe.routing_records import RouterConfig
 from model.recognition import WEIGHT_SUFFIXES, Recognised, recognise
 
 EXPERT_NAME, ANCHOR_NAME = (
-    re.compile(r"expert_task_(0|[1-9]\d*)\.pt"),
-    re.compile(r"anchor_task_(0|[1-9]\d*)\.pt"),
+    re.compile(r"expert_task_(0|[1-9]\d*)\.(?:pt|safetensors)"),
+    re.compile(r"anchor_task_(0|[1-9]\d*)\.(?:pt|safetensors)"),
 )
 
 
@@ -66,20 +66,20 @@ def check_experts(
     ids = _pairs(section, experts, anchors, tasks)
     for folder in dict.fromkeys(folders):
         _name_strangers(section, folder)
-    files = {task: expert_file(experts, task) for task in ids}
+    files = {task: stored_expert(experts, task) for task in ids}
     makes: dict[int, ExpertFile] = {}
     loaded: list[Anchor] = []
     with section.hearing():
         for task, path in files.items():
             if (made := _expert(section, task, path, backbone)) is not None:
                 makes[task] = made
-            if (anchor := _anchor(section, anchor_file(anchors, task), task, backbone)) is not None:
+            if (anchor := _anchor(section, stored_anchor(anchors, task), task, backbone)) is not None:
                 loaded.append(anchor)
         if loaded:
             _route(section, loaded, text_feature)
     _describe(section, experts, makes, loaded)
     weights = [
-        p for t in ids for p in (files[t], anchor_file(anchors, t), stats_path(anchor_file(anchors, t)))
+        p for t in ids for p in (files[t], stored_anchor(anchors, t), stats_path(stored_anchor(anchors, t)))
     ]
     return [path for path in weights if path.is_file()], _recorded(section, experts, anchors, tasks)
 
@@ -96,8 +96,8 @@ def _pairs(section: Section, experts: Path, anchors: Path, tasks: Sequence[Task]
         missing = [
             path
             for path, ids in (
-                (expert_file(experts, task), having[0]),
-                (anchor_file(anchors, task), having[1]),
+                (stored_expert(experts, task), having[0]),
+                (stored_anchor(anchors, task), having[1]),
             )
             if task not in ids
         ]
@@ -242,7 +242,9 @@ def _recorded(section: Section, experts: Path, anchors: Path, tasks: Sequence[Ta
             continue
         if task in files and sha256_file(files[task]) not in data:
             section.add(
-                Level.WARNING, expert_file(experts, task), "trained on other questions than this benchmark's"
+                Level.WARNING,
+                stored_expert(experts, task),
+                "trained on other questions than this benchmark's",
             )
     return known
 

@@ -1,4 +1,4 @@
-"""Anchor files: `anchor_task_k.pt` and, beside it, `anchor_task_k.stats.safetensors`.
+"""Anchor files: `anchor_task_k.pt` or `.safetensors` and, beside it, `anchor_task_k.stats.safetensors`.
 
 The first is what the published code reads: modality -> mean, float32, nothing else. The second holds
 counts, sums and second-order sums, and in its metadata task, base, kinds of feature, projection and the
@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from model.moe.anchors import Anchor, ModalityStats
-from model.moe.files import atomic_write, read_tensor_file
+from model.moe.files import atomic_write, read_tensor_file, write_tensor_file
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +60,7 @@ def save_anchor(anchor: Anchor, path: str | Path) -> None:
     content = save(tensors, {"anchor": json.dumps(about, sort_keys=True)})
     with atomic_write(stats_path(path)) as file:
         file.write(content)
-    with atomic_write(path) as file:
-        torch.save(means, file)
+    write_tensor_file(path, means)
 
 
 def save_published_anchor(anchor: Anchor, path: str | Path) -> None:

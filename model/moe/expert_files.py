@@ -1,4 +1,4 @@
-"""Expert files: `expert_task_k.pt`, tensors and plain values only.
+"""Expert files: `expert_task_k.pt` or `.safetensors`, tensors and plain values only.
 
     {"model.layers.{i}.mlp.{projection}.lora_A.weight": (R, in),
      "model.layers.{i}.mlp.{projection}.lora_B.weight": (out, R), "expert": {...}}
@@ -9,15 +9,15 @@ A full-MLP expert has `model.layers.{i}.mlp.{projection}.weight` (out, in) inste
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from model.moe.expert_sites import ExpertConfig
-from model.moe.files import atomic_write, read_tensor_file
+from model.moe.files import read_tensor_file, write_tensor_file
 
 logger = logging.getLogger(__name__)
 
@@ -63,30 +63,30 @@ class ExpertFile:
         return replace(made, rank=header.rank, alpha=header.alpha)
 
 
-def write_expert(path: str | Path, header: ExpertHeader, tensors: Mapping[str, Tensor]) -> None:
-    """Write an expert, atomically.
-
-    Raises:
-        ValueError: a value is not finite.
-        OSError: not writable, or the disk is full.
-    """
+def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise a ValueError that names the first tensor with a value that is not finite."""
     for key, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(
                 f"{path}: not saved, {key} has values that are not finite; lower the learning rate"
             )
+
+
+def header_entry(header: ExpertHeader) -> dict[str, object]:
+    """The entry `expert` of a file: plain values, read back by `parse_header`."""
+    return {**asdict(header), "format": FORMAT}
+
+
+def write_expert(path: str | Path, header: ExpertHeader, tensors: Mapping[str, Tensor]) -> None:
+    """Write an expert, atomically, in the container that the suffix names.
+
+    Raises:
+        ValueError: a value is not finite.
+        OSError: not writable, or the disk is full.
+    """
+    check_finite(tensors, path)
     content: dict[str, object] = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
-    content["expert"] = {
-        "kind": header.kind,
-        "rank": header.rank,
-        "alpha": header.alpha,
-        "task_id": header.task_id,
-        "base_identity": header.base_identity,
-        "tokens": header.tokens,
-        "format": FORMAT,
-    }
-    with atomic_write(path) as file:
-        torch.save(content, file)
+    write_tensor_file(path, {**content, "expert": header_entry(header)})
 
 
 def inspect_expert(path: str | Path) -> ExpertFile:
@@ -102,8 +102,14 @@ def inspect_expert(path: str | Path) -> ExpertFile:
         if match is None:
             raise ValueError(f"{path}: unexpected key {key!r}; expected model.layers.N.mlp.NAME...weight")
     found = [match for _, match in matches if match is not None]
-    projections = _unique([match[2] for match in found])
-    return ExpertFile(header, tuple(sorted({int(match[1]) for match in found})), projections)
+    layers = tuple(sorted({int(match[1]) for match in found}))
+    return ExpertFile(header, layers, in_usual_order({match[2] for match in found}))
+
+
+def in_usual_order(projections: Iterable[str]) -> tuple[str, ...]:
+    """Projections as they follow each other in an MLP: a safetensors file keeps no order of its own."""
+    usual = ("gate_proj", "up_proj", "down_proj")
+    return tuple(sorted(projections, key=lambda name: (usual.index(name) if name in usual else 3, name)))
 
 
 def read_expert(path: str | Path, wanted: ExpertHeader, *, mmap: bool = False) -> dict[str, Tensor]:
@@ -172,7 +178,15 @@ def _header(content: Mapping[str, object], path: str | Path) -> ExpertHeader:
                 f"{path}: a LoRA expert without its entry 'expert'; save it again with ExpertBank.save"
             )
         return ExpertHeader("mlp", None, None, None, None)
-    entry = content["expert"]
+    return parse_header(content["expert"], path)
+
+
+def parse_header(entry: object, path: str | Path) -> ExpertHeader:
+    """The header in an entry `expert`; `path` names the file in errors.
+
+    Raises:
+        ValueError: missing or unknown keys, or another format.
+    """
     expected = {"kind", "rank", "alpha", "task_id", "base_identity", "tokens", "format"}
     if not isinstance(entry, dict) or set(entry) != expected:
         got = sorted(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
@@ -193,7 +207,3 @@ def _header(content: Mapping[str, object], path: str | Path) -> ExpertHeader:
 
 def _unnamed(header: ExpertHeader) -> str:
     return "the file" if header.base_identity is None else "the bank"
-
-
-def _unique(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names))

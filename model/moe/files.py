@@ -1,15 +1,27 @@
-"""Atomic writing, so that a reader never sees a part of a file, and safe reading of tensor files."""
+"""Atomic writing, so that a reader never sees a part of a file, and tensor files in either container.
 
+A content is a dictionary of tensors and of entries with plain values. `NAME.pt` (torch.save) holds it as it
+is; `NAME.safetensors` holds the tensors, and the plain entries as JSON in its metadata. Both are read alike;
+where both are there they must agree.
+"""
+
+import json
 import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+SAFE = ".safetensors"
+OTHER_CONTAINER = {".pt": SAFE, SAFE: ".pt"}
 
 
 @contextmanager
@@ -43,8 +55,42 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     _flush_folder(path.parent)
 
 
+def stored_path(path: Path) -> Path:
+    """`path`, or the same name in the other container where only that is there."""
+    other = other_container(path)
+    return other if other is not None and other.is_file() and not path.is_file() else path
+
+
+def other_container(path: Path) -> Path | None:
+    """The same name in the other container; None for a name with another suffix."""
+    suffix = OTHER_CONTAINER.get(path.suffix)
+    return None if suffix is None else path.with_suffix(suffix)
+
+
+def write_tensor_file(path: str | Path, content: Mapping[str, object]) -> None:
+    """Write tensors and plain entries atomically, in the container that the suffix names.
+
+    Raises:
+        ValueError: a plain entry that JSON cannot hold, or tensors that share memory, for safetensors.
+        OSError: not writable, or the disk is full.
+    """
+    if Path(path).suffix != SAFE:
+        with atomic_write(path) as file:
+            torch.save(dict(content), file)
+        return
+    tensors = {key: value.contiguous() for key, value in content.items() if isinstance(value, Tensor)}
+    plain = {key: value for key, value in content.items() if key not in tensors}
+    try:
+        # At most one metadata entry: the order of several is not fixed, equal contents shall be equal files.
+        data = save(tensors, {"plain": json.dumps(plain, sort_keys=True)} if plain else None)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{path}: cannot be written as safetensors ({error})") from error
+    with atomic_write(path) as file:
+        file.write(data)
+
+
 def read_tensor_file(path: str | Path, *, mmap: bool = False) -> dict[str, object]:
-    """Read a `torch.save` file that holds tensors and plain values only.
+    """Read a file of tensors and plain values in either container.
 
     Args:
         mmap: leave the tensors on disk until they are used, where the file's container allows it (zip: torch
@@ -54,11 +100,55 @@ def read_tensor_file(path: str | Path, *, mmap: bool = False) -> dict[str, objec
         The dictionary in the file, tensors on the CPU.
 
     Raises:
-        ValueError: missing, truncated, no dictionary with text keys, or a pickle that carries code.
+        ValueError: missing, truncated, no dictionary with text keys, a pickle that carries code, or the same
+            name is there in the other container with another content.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file; train the task that writes it, or correct the path")
+    content = _read(path, mmap)
+    other = other_container(path)
+    if other is None or not other.is_file():
+        return content
+    key = _difference(content, _read(other, mmap))
+    if key is not None:
+        raise ValueError(
+            f"{path} and {other.name} differ in {key!r}; delete the one that is not meant, or write it anew "
+            "with scripts/convert_tensors.py --overwrite"
+        )
+    return content
+
+
+def _difference(one: Mapping[str, object], two: Mapping[str, object]) -> str | None:
+    """The first key whose values differ, None for equal contents. NaN differs from itself."""
+    for key in sorted(one.keys() | two.keys()):
+        a, b = one.get(key), two.get(key)
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            if a.dtype != b.dtype or not torch.equal(a, b):
+                return key
+        elif isinstance(a, Tensor) or isinstance(b, Tensor) or a != b:
+            return key
+    return None
+
+
+def _read(path: Path, mmap: bool) -> dict[str, object]:
+    return read_safetensors(path) if path.suffix == SAFE else _read_pt(path, mmap)
+
+
+def read_safetensors(path: Path) -> dict[str, object]:
+    """Tensors and plain entries of a safetensors file; ValueError if it is no good."""
+    try:
+        with safe_open(path, "pt") as file:
+            plain = json.loads((file.metadata() or {}).get("plain", "{}"))
+            tensors: dict[str, Any] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path}: truncated or not a safetensors file ({error}); make it anew") from error
+    if not isinstance(plain, dict) or plain.keys() & tensors.keys():
+        raise ValueError(f"{path}: its metadata are no plain entries beside the tensors; make it anew")
+    return tensors | plain
+
+
+def _read_pt(path: Path, mmap: bool) -> dict[str, object]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # refused or read all the same
