@@ -121,27 +121,36 @@ def layer_activations(
     return total
 
 
-def activation_bytes(llm: LLMSizes, expert: ExpertConfig, setup: Setup, prompt: PromptTokens) -> int:
-    """Activations at the peak of forward and backward of one micro-batch, every row as long as `prompt`.
+def activation_bytes(
+    llm: LLMSizes, expert: ExpertConfig, setup: Setup, prompt: PromptTokens, gradients: int = 0
+) -> int:
+    """Activations at the peak of one micro-batch, every row as long as `prompt`, with the growing gradients.
 
-    What the layers keep (with checkpointing their inputs, and all of one layer), the fp32 input of the last
-    norm, fp32 log-probabilities at the answer positions; and the larger of what backward needs for a moment
-    (three gradients M wide, the norm's in fp32, or two of the logits) and what a forward pass after a prefix
-    does: the batch's stacked keys and values, until the last layer has appended to its own.
+    The peak is one of three. At the end of forward after a prefix: the batch's stacked keys and values stand
+    beside what the layers keep until the last one has appended to its own. Behind the layers: fp32 input of
+    the last norm, fp32 log-probabilities at the answer positions, and four gradients of the norm in fp32 or
+    two of the logits. In the backward pass of a layer: what it and those before it keep (with checkpointing
+    their inputs, and all of itself), three gradients M wide, and the gradients of the experts from it on.
+
+    Args:
+        gradients: bytes of the expert's gradients where they are not there beforehand.
     """
     past, tokens = prompt.scope(expert.tokens)
     b, computed = setup.bytes_per_number, setup.rows * tokens
-    layers = [layer_activations(llm, expert, setup, tokens, past, layer) for layer in range(llm.layers)]
-    first = next(number for number in range(llm.layers) if expert.takes(number))
-    kept = sum(layers[first:])
-    if setup.checkpointing and expert.tokens == "all":
-        kept = (llm.layers - first) * computed * llm.width * b + max(layers[first:])
+    experts = [layer for layer in range(llm.layers) if expert.takes(layer)]
+    saving = setup.checkpointing and expert.tokens == "all"
+    peak = kept = 0
+    for layer in range(experts[0], llm.layers):
+        whole = layer_activations(llm, expert, setup, tokens, past, layer)
+        kept += computed * llm.width * b if saving else whole
+        learned = gradients * sum(number >= layer for number in experts) // len(experts)
+        peak = max(peak, kept + (whole if saving else 0) + 3 * computed * llm.mlp * b + learned)
     answers = setup.rows * prompt.answer * llm.vocabulary * FP32
-    backward = max(3 * computed * llm.mlp * b, 4 * FP32 * computed * llm.width, 2 * answers)
+    behind = FP32 * computed * llm.width + answers + max(4 * FP32 * computed * llm.width, 2 * answers)
     cached = 0 if llm.keys == llm.attention else prefix_bytes(llm, setup.rows * (past + tokens), b)
     stacked = prefix_bytes(llm, setup.rows * past, b)
-    forward = max(cached, cached + stacked - layers[-1]) if past else 0
-    return kept + FP32 * computed * llm.width + answers + max(backward, forward)
+    forward = max(cached, cached + stacked - whole) if past else 0
+    return max(peak, kept + behind, kept + forward)
 
 
 def training_memory(
@@ -157,7 +166,8 @@ def training_memory(
     """Bytes per GPU with E parameters trained and F of the LLM frozen.
 
     plain: b F (quantised: see `llm_bytes`) + 4 E weights, 8 E AdamW, 4 E gradients (beside the activations
-    only where micro-batches are accumulated), and 4 E buckets of DistributedDataParallel for N > 1.
+    where micro-batches are accumulated, else growing while these go), 4 E buckets of
+    DistributedDataParallel for N > 1.
     zero2: b F + b E weights and two buckets; master weights, AdamW and gradients (12 + b + 4) E / N.
     zero3: all weights b (F + E) / N too, and the layers gathered at a time, at most 10^9 weights.
     offload: what is divided by N is in the machine's memory instead.
@@ -178,8 +188,8 @@ def training_memory(
     if strategy == "plain":
         weights = llm_bytes(sizes.parameters, setup.bits, b)
         gradients = FP32 * trained
-        if setup.accumulation == 1:  # they take the place of activations while these go
-            gradients = max(0, gradients - activations)
+        if setup.accumulation == 1:  # they grow while activations go
+            gradients = activation_bytes(sizes.llm, expert, setup, prompt, gradients) - activations
         buckets = FP32 * trained if gpus > 1 else 0
         return TrainingMemory(
             weights,
@@ -215,8 +225,8 @@ class InferenceMemory:
     llm: int
     encoders: int
     experts: int  # of all tasks
-    keys_values: int  # of the running batch, with the copy that appending makes
-    activations: int  # of the prefill
+    keys_values: int  # of the running batch's prompts
+    activations: int  # of the prefill; or what decoding adds to keys and values, where that is more
 
     @property
     def total(self) -> int:
@@ -238,19 +248,22 @@ def inference_memory(
     """Bytes per GPU for `rows` prompts at a time, answers of up to `new_tokens`.
 
     LoRA experts are held in fp32 and gathered by row (`rows` copies at b) while a mixed batch runs; full
-    experts are held at b. Prefill: two arrays M wide and three D wide of all tokens, fp32 logits of the last.
+    experts are held at b. Prefill: three arrays M wide and three D wide of all tokens, fp32 logits of the
+    last. Decoding: keys and values of the answers, and those of one layer twice while a token is appended.
     """
     llm, b = sizes.llm, bytes_per_number
     one, tokens = expert_parameters(llm, expert), rows * prompt.prompt
     held = experts * one * (FP32 if expert.kind == "lora" else b)
     gathered = rows * one * b if expert.kind == "lora" and experts > 1 else 0
-    cache = prefix_bytes(llm, rows * (prompt.prompt + new_tokens), b)
+    cache = prefix_bytes(llm, tokens, b)
+    prefill = b * tokens * (3 * llm.mlp + 3 * llm.width) + FP32 * rows * llm.vocabulary
+    grown = prefix_bytes(llm, rows * (prompt.prompt + new_tokens), b)
     return InferenceMemory(
         llm=llm_bytes(sizes.parameters, bits, b),
         encoders=FP32 * sizes.parameters.encoders,
         experts=held + gathered,
-        keys_values=cache + 2 * cache // llm.layers,
-        activations=b * tokens * (2 * llm.mlp + 3 * llm.width) + FP32 * rows * llm.vocabulary,
+        keys_values=cache,
+        activations=max(prefill, grown + grown // llm.layers - cache),
     )
 
 

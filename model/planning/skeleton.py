@@ -92,7 +92,7 @@ def build_skeleton(configs: Configs, device: str = "meta") -> Skeleton:
         raise ValueError(f"{configs.source / 'config.json'}: lacks {missing}")
     width, kind = base["hidden_size"], base.get("audio_projector_type", "linear")
     with torch.device(device):
-        llm = AutoModelForCausalLM.from_config(llm_config(configs.source, base))
+        llm = AutoModelForCausalLM.from_config(llm_config(configs.source, base), dtype=torch.float32)
         vision, vision_sizes = _vision(configs.vision, base.get("mm_vision_select_layer", -2))
         projector = build_projector(base["mm_projector_type"], vision_sizes.width, width)
         audio = BEATs(configs.audio)
@@ -117,7 +117,7 @@ def _vision(config: Mapping[str, Any] | str, select_layer: int) -> tuple[nn.Modu
         return _open_clip(config.removeprefix(OPEN_CLIP), select_layer)
     made = AutoConfig.for_model(**config)
     sizes = getattr(made, "vision_config", made)
-    tower = AutoModel.from_config(sizes)
+    tower = AutoModel.from_config(sizes, dtype=torch.float32)
     body = getattr(tower, "vision_model", tower)
     body.encoder.layers = body.encoder.layers[: len(body.encoder.layers) + select_layer + 1]
     patches = (sizes.image_size // sizes.patch_size) ** 2
@@ -135,9 +135,11 @@ def _open_clip(name: str, select_layer: int) -> tuple[nn.Module, VisionSizes]:
     """An open_clip tower; blocks above the selected one are there, but not run."""
     import open_clip
 
+    device = torch.empty(0).device  # the one in force, which open_clip asks for again
+
     if not name.startswith(("local-dir:", "hf-hub:")):
         name = name.partition(":")[0]
-    visual: Any = open_clip.create_model(name, load_weights=False).visual
+    visual: Any = open_clip.create_model(name, load_weights=False, device=device).visual
     blocks = visual.transformer.resblocks if hasattr(visual, "transformer") else visual.trunk.blocks
     hidden = next(m for n, m in blocks[0].named_modules() if "mlp" in n and isinstance(m, nn.Linear))
     convolution = next(module for module in visual.modules() if isinstance(module, nn.Conv2d))
