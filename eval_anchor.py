@@ -27,6 +27,7 @@ from data.run_record import provenance, write_record
 from evaluation.anchor_moe import AnchorMoE, Prediction, prediction_json
 from evaluation.answer_book import AnswerBook
 from evaluation.arguments import add_generation_flags, add_router_flags, generation, router_config
+from train.dry_run import add_dry_run_flags, dry_run
 
 log = logging.getLogger("eval_anchor")
 
@@ -58,11 +59,15 @@ def parser() -> argparse.ArgumentParser:
     add_generation_flags(made)
     add_backbone_flags(made)
     add_data_flags(made)
+    add_dry_run_flags(made)
     return made
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Answer a file or one clip."""
+    if arguments.dry_run:
+        print(dry_run(arguments, [], [arguments.data_path] if arguments.data_path else []))
+        return
     if (arguments.clip is None) == (arguments.data_path is None):
         raise ValueError("give either --data_path FILE --output FILE, or --clip FILE --question TEXT")
     if arguments.clip is not None and not arguments.question:

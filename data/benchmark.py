@@ -42,6 +42,11 @@ class Benchmark:
     path: Path  # the benchmark file
     media_prefix: str | None = None  # part of absolute paths that stands for media_root, see media_paths.py
 
+    def files(self, split: str) -> list[Path]:
+        """The sample files of a split, of the tasks that have one."""
+        found = [getattr(task, split) for task in self.tasks]
+        return [path for path in found if path is not None]
+
 
 def read_json(path: Path) -> Any:
     """Content of a JSON file; raises InputError naming the file where it cannot be read."""

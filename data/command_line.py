@@ -19,6 +19,7 @@ from data.benchmark import Benchmark
 from data.feature_store import FeatureStore
 from data.files import read_json
 from data.inputs import TEXT_FEATURES, Inputs
+from data.loading_flags import add_loading_flags, loading
 from data.media_check import check_media
 from data.media_index import MediaIndex
 from data.problems import InputError, Problem
@@ -60,6 +61,7 @@ def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
         default=Path("output/feature_store"),
         help="encoded clips; may be deleted",
     )
+    add_loading_flags(group)
     group.add_argument("--device", help="cuda, cuda:1, cpu (cuda where there is one)")
     group.add_argument("--quiet", action="store_true", help="no progress bars")
 
@@ -87,7 +89,15 @@ def open_inputs(arguments: argparse.Namespace) -> tuple[Inputs, Backbone, str]:
     paths, preset = backbone_paths(arguments)
     device = torch.device(arguments.device or default_device())
     qformer = read_json(arguments.audio_qformer) if arguments.audio_qformer else None
-    backbone = load_backbone(paths, device=device, dtype=backbone_dtype(arguments), qformer=qformer)
+    chosen = loading(arguments)
+    backbone = load_backbone(
+        paths,
+        device=device,
+        dtype=chosen.dtype,
+        qformer=qformer,
+        bits=chosen.bits,
+        attn_implementation=chosen.attn_implementation,
+    )
     layer = backbone.config.get("mm_vision_select_layer")
     if arguments.mm_vision_select_layer not in (None, layer):
         raise ValueError(
@@ -100,7 +110,7 @@ def open_inputs(arguments: argparse.Namespace) -> tuple[Inputs, Backbone, str]:
         arguments.feature_store,
         backbone.encoder,
         num_frames=arguments.num_frames,
-        dtype=backbone_dtype(arguments),
+        dtype=chosen.dtype,
         workers=getattr(arguments, "dataloader_num_workers", 2),
     )
     return (
@@ -131,13 +141,6 @@ def backbone_paths(arguments: argparse.Namespace) -> tuple[BackbonePaths, str]:
 def default_device() -> str:
     """This process's GPU, or the CPU."""
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-
-
-def backbone_dtype(arguments: argparse.Namespace) -> torch.dtype:
-    """bfloat16 or float16 where asked for, else float32."""
-    if getattr(arguments, "bf16", None):
-        return torch.bfloat16
-    return torch.float16 if getattr(arguments, "fp16", None) else torch.float32
 
 
 def read_all(

@@ -50,11 +50,13 @@ class Inputs:
         self.encoder = backbone.encoder
         self.base_identity = backbone.identity
         self.embedding = backbone.llm.get_input_embeddings()
+        self._loading = backbone.loading
         self._prompts: dict[tuple[str, str, bool], Prompt] = {}
 
     def identity(self) -> dict[str, Any]:
         """What decides the tensors besides backbone and data, for run records."""
-        return {"num_frames": self.store.num_frames, "text_feature": self.text_feature}
+        chosen = {"num_frames": self.store.num_frames, "text_feature": self.text_feature}
+        return {**chosen, **self._loading.identity()}
 
     def encode(self, samples: Sequence[Sample], *, rank: int = 0, world: int = 1) -> None:
         """Encode the media that the store does not hold yet; of `world` processes each takes its share."""

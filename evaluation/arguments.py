@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from data.loading_flags import add_precision_flags
 from evaluation.answering import Generation
 from model.moe.routing_records import RouterConfig, parse_modality_combination
 
@@ -52,6 +53,7 @@ def add_generation_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("answers (greedy)")
     group.add_argument("--batch_size", type=int, default=16, help="rows of a batch, of any experts (16)")
     group.add_argument("--max_new_tokens", type=int, default=32, help="longest answer in tokens (32)")
+    add_precision_flags(group)
 
 
 def generation(arguments: argparse.Namespace) -> Generation:

@@ -37,6 +37,7 @@ from model.language_model.anchor_lm import AnchorLM
 from model.language_model.backbone import Backbone
 from model.moe.experts import ExpertBank, ExpertConfig
 from model.moe.routing_records import RouterConfig, Routing
+from train.dry_run import add_dry_run_flags, dry_run
 
 log = logging.getLogger("eval_all")
 
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     add_generation_flags(made)
     add_backbone_flags(made)
     add_data_flags(made)
+    add_dry_run_flags(made)
     return made
 
 
@@ -72,6 +74,9 @@ def main(arguments: argparse.Namespace) -> None:
     """Evaluate and report."""
     started = time.monotonic()
     benchmark = read_benchmark(arguments.benchmark)
+    if arguments.dry_run:
+        print(dry_run(arguments, benchmark.files("train"), benchmark.files(arguments.split), benchmark))
+        return
     arguments.output = arguments.output or Path("output") / benchmark.name
     arguments.results = arguments.results or Path("eval_results") / benchmark.name
     require_writable(arguments.results)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data.loading_flags import add_precision_flags, boolean
 from model.moe.expert_sites import TOKENS, ExpertConfig
 from train.config import ANCHOR_STATISTICS, EXPERT_INITS, LORA_INITS, SCHEDULES, TrainConfig
 
@@ -54,15 +55,6 @@ WITHOUT_EFFECT: dict[str, str | None] = {
 }
 
 
-def boolean(text: str) -> bool:
-    """`True` or `False` as the published command lines write them."""
-    if text.lower() in ("true", "1", "yes"):
-        return True
-    if text.lower() in ("false", "0", "no"):
-        return False
-    raise argparse.ArgumentTypeError(f"got {text!r}, expected True or False")
-
-
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that fill `TrainConfig`; a flag that is not given takes the preset's value."""
     group = parser.add_argument_group("training (defaults depend on the backbone: --preset)")
@@ -94,8 +86,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--max_grad_norm", type=float, help="gradient clipping by global norm, 0 = off (1.0)")
     group.add_argument("--seed", type=int, help="order of questions and fresh experts (0)")
-    group.add_argument("--bf16", type=boolean, metavar="BOOL", help="bfloat16 backbone and autocast (False)")
-    group.add_argument("--fp16", type=boolean, metavar="BOOL", help="float16 backbone and autocast (False)")
+    add_precision_flags(group)
     group.add_argument(
         "--tf32", type=boolean, metavar="BOOL", default=True, help="TF32 products on NVIDIA GPUs (True)"
     )
@@ -164,8 +155,6 @@ def train_config(arguments: argparse.Namespace, preset: str) -> TrainConfig:
     expert = _expert_config(arguments, base.expert)
     if expert.kind == "mlp" and arguments.learning_rate is None:
         base = replace(base, learning_rate=PUBLISHED_MLP_LEARNING_RATE)
-    if arguments.bf16 and arguments.fp16:
-        raise ValueError("--bf16 and --fp16 exclude each other; give one")
     given: dict[str, Any] = {
         "epochs": arguments.num_train_epochs,
         "per_device_batch": arguments.per_device_train_batch_size,

@@ -30,6 +30,7 @@ from data.folders import StudyFolders
 from data.samples import Sample
 from train.arguments import add_config_flags, add_reporting_flags, train_config
 from train.cells import TRAINED_METHODS, Cell, study_cells
+from train.dry_run import add_dry_run_flags, dry_run
 from train.parallel import run_forked
 from train.run_cell import Workshop, check_cell, run_cell
 from train.workshop import open_workshop
@@ -64,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     add_data_flags(made)
     add_config_flags(made)
     add_reporting_flags(made)
+    add_dry_run_flags(made)
     return made
 
 
@@ -76,6 +78,9 @@ def main(arguments: argparse.Namespace) -> None:
     """Train everything that is missing."""
     started = time.monotonic()
     benchmark = read_benchmark(arguments.benchmark)
+    if arguments.dry_run:
+        print(dry_run(arguments, benchmark.files("train"), benchmark.files("test"), benchmark))
+        return
     arguments.output = arguments.output or Path("output") / benchmark.name
     require_writable(arguments.output)
     with only_run_in(arguments.output):

@@ -22,6 +22,7 @@ from data.command_line import add_backbone_flags, add_data_flags, main_command, 
 from data.files import only_run_in, require_writable
 from train.arguments import add_config_flags, add_reporting_flags, train_config
 from train.cells import Cell
+from train.dry_run import add_dry_run_flags, dry_run
 from train.run_cell import check_cell, run_cell
 from train.workshop import open_workshop
 
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add_data_flags(made)
     add_config_flags(made)
     add_reporting_flags(made)
+    add_dry_run_flags(made)
     return made
 
 
@@ -55,6 +57,9 @@ def main(arguments: argparse.Namespace) -> None:
     task = arguments.cur_task
     if task < 0:
         raise ValueError(f"--cur_task: got {task}, tasks count from 0")
+    if arguments.dry_run:
+        print(dry_run(arguments, [arguments.data_path], []))
+        return
     checkpoint = arguments.output_dir or Path(f"output/AVQA/AVQACL-MoE_task{task}_ckpt")
     for folder in (checkpoint, arguments.expert_weights_save_path, arguments.anchor_save_path):
         require_writable(folder)

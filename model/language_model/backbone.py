@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer, PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer, PreTrainedConfig, PreTrainedModel
 
 from model.encoders.aligner import AudioAligner, QFormerConfig
 from model.encoders.audio import AudioTower
@@ -24,6 +24,7 @@ from model.encoders.beats import load_beats
 from model.encoders.features import MediaEncoder
 from model.encoders.projector import build_projector
 from model.encoders.vision import VisionTower, quiet_loading
+from model.language_model.loading import Loading
 from model.tensor_files import digest_tensors, read_json, read_weights
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Backbone:
     identity: str  # SHA-256 of LLM, projector and aligner; experts and anchors carry it
     config: dict[str, Any]  # config.json as stored
     paths: BackbonePaths
+    loading: Loading = Loading()  # number format and attention kernel of the LLM
 
 
 def find_checkpoints(root: str | Path) -> tuple[BackbonePaths, str]:
@@ -102,6 +104,7 @@ def load_backbone(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     qformer: Mapping[str, Any] | None = None,
+    bits: int = 16,
     attn_implementation: str | None = None,
     shapes_only: bool = False,
 ) -> Backbone:
@@ -109,15 +112,17 @@ def load_backbone(
     there.
 
     Args:
-        dtype: of the LLM. The encoders stay in float32.
+        dtype, bits, attn_implementation: of the LLM, see Loading. The encoders stay in float32.
         qformer: Q-Former sizes where config.json has no `audio_qformer`; without both the published sizes
-        hold. attn_implementation: `sdpa`, `eager` or `flash_attention_2` of the LLM; None leaves it to
-        transformers.
+        hold.
         shapes_only: all is checked and identified, but the LLM's parameters stay on the meta device: seconds
         and the memory of the towers, whatever its size.
 
-    Raises: ValueError naming file or folder and what is missing, unexpected, unreadable or of the wrong size.
+    Raises: ValueError naming file or folder and what is missing, unexpected, unreadable or of the wrong size,
+    or what this machine lacks for `bits` or `attn_implementation`.
     """
+    loading, device = Loading(dtype, bits, attn_implementation), torch.device(device)
+    loading.check(device)
     base = Path(paths.base)
     config = read_json(base / "config.json")
     if not is_base(config):
@@ -127,11 +132,10 @@ def load_backbone(
         )
     llm_weights, projector_weights, aligner_weights, identity = _split(base, read_weights(base))
     encoder = _load_encoder(paths, config, projector_weights, aligner_weights, qformer)
-    llm = _load_llm(base, config, llm_weights, dtype, attn_implementation, shapes_only)
-    tokenizer = _load_tokenizer(base)
-    return Backbone(
-        llm if shapes_only else llm.to(device), tokenizer, encoder.to(device), identity, config, paths
-    )
+    llm = _load_llm(base, config, llm_weights, loading, device, shapes_only)
+    if not (shapes_only or loading.quantised):  # quantised layers are put in place while loading
+        llm = llm.to(device)
+    return Backbone(llm, load_tokenizer(base), encoder.to(device), identity, config, paths, loading)
 
 
 def is_base(config: Mapping[str, Any]) -> bool:
@@ -205,31 +209,37 @@ def _load_part(module: nn.Module, weights: dict[str, Tensor], name: str) -> None
         raise ValueError(f"{name}: weights do not fit the sizes in use: {error}") from error
 
 
-def _load_llm(
-    base: Path,
-    config: Mapping[str, Any],
-    weights: dict[str, Tensor],
-    dtype: torch.dtype,
-    attn: str | None,
-    shapes_only: bool,
-) -> PreTrainedModel:
+def llm_config(base: Path, config: Mapping[str, Any]) -> PreTrainedConfig:
+    """Configuration of the LLM from the `config.json` of folder `base`; ValueError for what is not
+    supported."""
     if config.get("rope_scaling") is not None:
         raise ValueError(f"{base / 'config.json'}: rope_scaling {config['rope_scaling']} is not supported")
     if config.get("rope_theta", ROPE_THETA) != ROPE_THETA:
         logger.warning("%s: rope_theta %s ignored, %s holds", base, config["rope_theta"], ROPE_THETA)
     sizes = {key: config[key] for key in LLAMA_KEYS if key in config}
-    llama = LlamaConfig(**sizes, rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA})
+    return LlamaConfig(**sizes, rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA})
+
+
+def _load_llm(
+    base: Path,
+    config: Mapping[str, Any],
+    weights: dict[str, Tensor],
+    loading: Loading,
+    device: torch.device,
+    shapes_only: bool,
+) -> PreTrainedModel:
+    arguments = loading.arguments(device)
+    if shapes_only:
+        arguments["device_map"] = "meta"
     try:
         with quiet_loading():
             llm, info = LlamaForCausalLM.from_pretrained(
                 None,
-                config=llama,
+                config=llm_config(base, config),
                 state_dict=weights,
-                dtype=dtype,
-                attn_implementation=attn,
+                **arguments,
                 ignore_mismatched_sizes=True,  # reported and refused below
                 output_loading_info=True,
-                device_map="meta" if shapes_only else None,
             )
     except (RuntimeError, ImportError) as error:
         raise ValueError(f"{base}: the LLM cannot be loaded: {error}") from error
@@ -242,7 +252,8 @@ def _load_llm(
     return llm.requires_grad_(False).eval()
 
 
-def _load_tokenizer(base: Path) -> Any:
+def load_tokenizer(base: Path) -> Any:
+    """The tokenizer of an LLM folder; ValueError where there is none."""
     if not (base / "tokenizer.model").is_file():
         raise ValueError(f"{base / 'tokenizer.model'}: no such file; expected a SentencePiece model")
     try:

@@ -19,8 +19,8 @@ from model.language_model.backbone import (
     Backbone,
     BackbonePaths,
     _load_encoder,
-    _load_tokenizer,
     _split,
+    load_tokenizer,
 )
 from model.moe.files import write_tensor_file
 from model.tensor_files import digest_tensors, read_json, read_weights
@@ -95,7 +95,7 @@ def load_front_end(
     ]
     encoder = _load_encoder(paths, config, parts[0], parts[1], None)
     llm: Any = EmbeddingOnly(tensors[EMBEDDING].float())
-    return Backbone(llm.to(device), _load_tokenizer(base), encoder.to(device), identity, config, paths)
+    return Backbone(llm.to(device), load_tokenizer(base), encoder.to(device), identity, config, paths)
 
 
 def _front_tensors(weights: dict[str, Tensor], base: Path) -> dict[str, Tensor]:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig
 
+BOUND = 2**30  # bytes of prefixes that are kept at most
+
 
 class PrefixCache:
     """Least recently used prefixes within a bound in bytes.
@@ -25,7 +27,7 @@ class PrefixCache:
         bound: bytes that are kept at most.
     """
 
-    def __init__(self, compute: Callable[[Tensor, Sequence[Tensor]], Tensor], bound: int = 2**30) -> None:
+    def __init__(self, compute: Callable[[Tensor, Sequence[Tensor]], Tensor], bound: int = BOUND) -> None:
         self.compute, self.bound, self.size = compute, bound, 0
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
 

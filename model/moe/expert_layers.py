@@ -70,6 +70,8 @@ class ExpertLinear(nn.Linear):
         nn.Module.__init__(self)  # the parameters are the base's own, not new ones
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
+        # A quantised layer's weight is packed and only itself can compute with it; in a tuple: not a child.
+        self.quantised = () if base.weight.is_floating_point() else (base,)
         self.site = site
         self.active = active
 
@@ -89,6 +91,8 @@ class ExpertLinear(nn.Linear):
 
     def base(self, x: Tensor) -> Tensor:
         """The bare backbone's layer. (B, ..., in) -> (B, ..., out)"""
+        for layer in self.quantised:
+            return layer(x)  # type: ignore[no-any-return]
         return F.linear(x, self.weight, self.bias)
 
     def expert(self, x: Tensor, task_id: int) -> Tensor:

@@ -29,7 +29,7 @@ class ExpertBank(nn.Module):
 
     The bank owns the expert parameters: register it beside the model (both move with `.to`). LoRA experts
     are held in float32, full-MLP experts in the type of the layer they replace (float32 once they are
-    trained).
+    trained; the type of the model's other weights where the layer is quantised).
 
     Raises:
         ValueError: the model lacks a layer that the configuration names, or carries another bank (`detach`
@@ -70,8 +70,9 @@ class ExpertBank(nn.Module):
                     module.in_features, module.out_features, module.bias is not None, device="meta"
                 )
                 plain.weight, plain.bias = module.weight, module.bias
+                restored = module.quantised[0] if module.quantised else plain
                 parent, _, child = name.rpartition(".")
-                setattr(llm.get_submodule(parent), child, plain.train(module.training))
+                setattr(llm.get_submodule(parent), child, restored.train(module.training))
 
     # -- which expert runs
 
@@ -165,9 +166,14 @@ class ExpertBank(nn.Module):
         """The tensors of an expert that starts from nothing, as `add` describes it; the bank stays as it is.
 
         Raises:
-            ValueError: a fresh LoRA expert gets no generator.
+            ValueError: a fresh LoRA expert gets no generator, or the weights to be copied are quantised.
         """
         if self.config.kind == "mlp":
+            if any(layer.quantised for layer in self.layers.values()):
+                raise ValueError(
+                    "a fresh full-MLP expert is a copy of the backbone's weights, but these are quantised; "
+                    "load the backbone with --bits 16, or train LoRA experts"
+                )
             return {f"{key}.weight": layer.weight.detach() for key, layer in self.layers.items()}
         if generator is None:
             raise ValueError(
@@ -228,7 +234,9 @@ class ExpertBank(nn.Module):
             like = self.layers[
                 key.removesuffix(".weight").removesuffix(".lora_A").removesuffix(".lora_B")
             ].weight
-            dtype = like.dtype if self.config.kind == "mlp" else torch.float32
+            dtype = torch.float32
+            if self.config.kind == "mlp":
+                dtype = like.dtype if like.is_floating_point() else self._float_type()
             tensors[parameter_name(key)] = state[key].detach().to(like.device, dtype, copy=True)
         if task_id in self.active.experts:
             with torch.no_grad():
@@ -236,6 +244,11 @@ class ExpertBank(nn.Module):
                     parameter.copy_(tensors[name])
             return
         self.experts[str(task_id)] = self.active.experts[task_id] = Expert(tensors)
+
+    def _float_type(self) -> torch.dtype:
+        """Type of the model's weights that are not quantised."""
+        (llm,) = self._model
+        return next(p.dtype for p in llm.parameters() if p.is_floating_point())
 
     def train_only(self, task_id: int) -> list[nn.Parameter]:
         """Let one expert learn and nothing else; returns its parameters in file order.

@@ -10,6 +10,7 @@ import torch
 from data.inputs import Inputs
 from data.samples import Media, Sample
 from model.encoders.features import MediaFeatures
+from model.language_model.loading import Loading
 from model.language_model.splice import AUDIO_ID, IGNORE, IMAGE_ID, VIDEO_ID
 
 WIDTH = 6
@@ -50,7 +51,9 @@ def inputs(text_feature: str = "question") -> Inputs:
     with torch.no_grad():
         embedding.weight.copy_(torch.arange(256.0)[:, None].expand(256, WIDTH))
     llm = SimpleNamespace(get_input_embeddings=lambda: embedding)
-    backbone: Any = SimpleNamespace(tokenizer=Letters(), llm=llm, identity="base", encoder=None)
+    backbone: Any = SimpleNamespace(
+        tokenizer=Letters(), llm=llm, identity="base", encoder=None, loading=Loading()
+    )
     return Inputs(backbone, Store(), text_feature=text_feature)  # type: ignore[arg-type]
 
 

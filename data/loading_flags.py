@@ -1,0 +1,54 @@
+"""Flags: in which numbers and with which attention kernel the LLM runs (see model.language_model.loading)."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from model.language_model.loading import ATTENTION, BITS, Loading
+
+
+def boolean(text: str) -> bool:
+    """`True` or `False` as the published command lines write them."""
+    if text.lower() in ("true", "1", "yes"):
+        return True
+    if text.lower() in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"got {text!r}, expected True or False")
+
+
+def add_precision_flags(group: argparse._ArgumentGroup) -> None:
+    """`--bf16`, `--fp16`."""
+    group.add_argument("--bf16", type=boolean, metavar="BOOL", help="bfloat16 backbone and autocast (False)")
+    group.add_argument("--fp16", type=boolean, metavar="BOOL", help="float16 backbone and autocast (False)")
+
+
+def add_loading_flags(group: argparse._ArgumentGroup) -> None:
+    """Quantisation and attention kernel."""
+    bits = group.add_mutually_exclusive_group()
+    bits.add_argument(
+        "--bits",
+        type=int,
+        choices=BITS,
+        default=16,
+        help="quantise the LLM with bitsandbytes to 8 or 4 bits; needs a GPU (16: not quantised)",
+    )
+    for number in (8, 4):
+        bits.add_argument(
+            f"--load_in_{number}bit", dest="bits", action="store_const", const=number, help=f"--bits {number}"
+        )
+    group.add_argument(
+        "--attn_implementation",
+        choices=ATTENTION,
+        help="attention kernel of the LLM; flash_attention_2 needs a GPU, 16 bits and flash-attn (sdpa)",
+    )
+
+
+def loading(arguments: argparse.Namespace) -> Loading:
+    """How the flags want the LLM loaded. Raises ValueError for --bf16 with --fp16."""
+    bf16, fp16 = (getattr(arguments, name, None) for name in ("bf16", "fp16"))
+    if bf16 and fp16:
+        raise ValueError("--bf16 and --fp16 exclude each other; give one")
+    dtype = torch.bfloat16 if bf16 else torch.float16 if fp16 else torch.float32
+    return Loading(dtype, arguments.bits, arguments.attn_implementation)

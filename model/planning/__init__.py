@@ -1,0 +1,1 @@
+"""What a run will need, from sizes alone: parameters, FLOPs, memory. Pure functions over frozen records."""
