@@ -79,13 +79,14 @@ def _training(budget: Budget) -> str:
     parts = asdict(budget.memory)
     parts.pop("host")
     configured = ", ".join(f"{name} {gigabytes(size)}" for name, size in parts.items() if size)
+    run = f"{config.expert.kind}, {config.precision}, plain, 1 GPU"
     lines = [
         table(rows),
         f"{config.per_device_batch} questions per GPU of {longest.prompt + longest.answer} tokens, "
         f"{config.accumulation} micro-batches a step, gradient checkpointing "
         + ("on" if config.gradient_checkpointing and config.expert.tokens == "all" else "off")
         + f";\n+CPU: up to {gigabytes(host)} GB in the machine's memory",
-        f"the run as configured ({config.expert.kind}, {config.precision}, plain, 1 GPU), GB: {configured}",
+        f"the run as configured ({run}), GB:\n  {configured}",
     ]
     if budget.prefixes_distinct:
         lines.append(

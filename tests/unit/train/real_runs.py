@@ -20,7 +20,7 @@ from model.encoders.images import ImageSpec
 from model.encoders.vision import VisionTower
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.backbone import Backbone, find_checkpoints, load_backbone
-from model.moe.experts import ExpertBank
+from model.moe.experts import ExpertBank, ExpertConfig
 from model.planning.skeleton import Configs, build_skeleton, read_configs
 from tests.memory_tally import MemoryTally
 from train.budget import Asking, Budget, Machine, make_budget
@@ -32,14 +32,14 @@ from train.reporting import Reporting
 ROOT = Path(__file__).resolve().parents[3]
 MIDDLE = {  # of the LLM; the rest as in the tiny backbone
     "hidden_size": 384,
-    "num_hidden_layers": 10,
+    "num_hidden_layers": 6,
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
     "intermediate_size": 1024,
-    "vocab_size": 16384,
+    "vocab_size": 8192,
     "query_tokens_size": 24,
 }
-MIDDLE_VISION = {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 6, "image_size": 224}
+MIDDLE_VISION = {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 6, "image_size": 128}
 
 
 def tiny_configs() -> Configs:
@@ -75,6 +75,23 @@ class Setting:
         )
         return make_budget(sizes, config, workload, Machine(), asking or Asking())
 
+    def answered(self, expert: ExpertConfig, new_tokens: int) -> int:
+        """Peak bytes of tensors while all samples are answered at once, by two experts in turn."""
+        llm = self.backbone.llm
+        bank = ExpertBank(llm, expert, self.backbone.identity)
+        try:
+            for task in (0, 1):
+                bank.add(task, generator=torch.Generator().manual_seed(task))
+            model = AnchorLM(llm, bank).eval()
+            prompts = self.inputs.batch(self.samples, with_answers=False)
+            tally = MemoryTally()
+            tally.add([*model.parameters(), *self.backbone.encoder.parameters()])
+            with tally:
+                model.generate(prompts, [row % 2 for row in range(len(prompts))], new_tokens, eos_id=-1)
+            return tally.peak
+        finally:
+            bank.detach()
+
     def trained(self, config: TrainConfig, folder: Path) -> int:
         """Peak bytes of tensors while an expert is trained."""
         for state in (AcceleratorState, GradientState):
@@ -106,7 +123,7 @@ class Setting:
             bank.detach()
 
 
-def setting(kind: str, store: Path, dtype: torch.dtype = torch.float32, count: int = 24) -> Setting:
+def setting(kind: str, store: Path, dtype: torch.dtype = torch.float32, count: int = 8) -> Setting:
     """The tiny backbone as it is, or the middle-sized one with random weights."""
     paths, _ = find_checkpoints(ROOT / "checkpoints" / "tiny")
     tiny = load_backbone(paths, dtype=dtype)
