@@ -128,7 +128,7 @@ class AnchorLM(nn.Module):
         kept = [
             self.prefixes.get(ids, media) for ids, media in zip(heads.input_ids, heads.media, strict=True)
         ]
-        cache, known = stack_prefixes(kept, self.llm.config)
+        cache, known = stack_prefixes(kept)
         text = splice(tails, self.llm.get_input_embeddings(), padding_side)
         text = replace(text, positions=text.positions + known.sum(1, keepdim=True))
         return text, cache, torch.cat([known, text.mask], 1)
@@ -139,7 +139,7 @@ class AnchorLM(nn.Module):
         if not len(ids):
             return self._prefix(ids.new_zeros(1), [])[:, :, :0]  # the right shape, no positions
         spliced = splice(PromptBatch([ids], [media]), self.llm.get_input_embeddings(), "right")
-        cache = DynamicCache(config=self.llm.config)
+        cache = DynamicCache()
         with self._use([NO_EXPERT], 1):
             self.llm.base_model(inputs_embeds=spliced.embeds, past_key_values=cache, use_cache=True)
         return unstack_cache(cache)
@@ -190,7 +190,7 @@ class AnchorLM(nn.Module):
         if self._has_prefix(batch):
             prompt, cache, known = self._after_prefix(batch, "left")
         else:
-            prompt, cache = splice(batch, embed, "left"), DynamicCache(config=self.llm.config)
+            prompt, cache = splice(batch, embed, "left"), DynamicCache()
             known = prompt.mask
         rows, length = known.shape
         mask = torch.ones(rows, length + max_new_tokens, dtype=torch.bool, device=known.device)
