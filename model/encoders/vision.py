@@ -1,5 +1,5 @@
-"""Frozen vision towers: CLIP (A. Radford et al., arXiv 2103.00020) and SigLIP, SigLIP 2 (X. Zhai et al., arXiv
-2303.15343; M. Tschannen et al., arXiv 2502.14786) of transformers, and open_clip models.
+"""Frozen vision towers: CLIP (A. Radford et al., arXiv 2103.00020) and SigLIP, SigLIP 2 (X. Zhai et al.,
+arXiv 2303.15343; M. Tschannen et al., arXiv 2502.14786) of transformers, and open_clip models.
 
 Features are patch tokens of one of the last layers, by default the last but one (LLaVA, arXiv 2304.08485),
 as the layer gives them: without the class token and any norm after the layers. What stands above the layer is
@@ -159,7 +159,7 @@ def _family(folder: Path) -> tuple[str, int]:
         return FAMILIES[kind]
     if str(kind).startswith("siglip2"):
         raise ValueError(
-            f"{folder / 'config.json'}: {kind} is a SigLIP 2 of variable size (NaFlex), whose number of patches "
+            f"{folder / 'config.json'}: {kind} is a SigLIP 2 of variable size (NaFlex): its number of patches "
             "depends on the picture; take one of fixed size, e.g. siglip2-base-patch16-224"
         )
     raise ValueError(

@@ -1,11 +1,15 @@
-"""Load the frozen backbone: LLM, tokenizer, vision and audio encoders. The only file that knows LLaMA and
-LLaVA names.
+"""Load the frozen backbone: LLM, tokenizer, vision and audio encoders. The only file that knows LLaVA names.
 
 Published layout (LLaVA, H. Liu et al., arXiv 2304.08485): a folder with `config.json` (`model_type` llava_*),
 weights of the LLM beside those of projector and audio aligner in shards, and a SentencePiece
 `tokenizer.model`; a CLIP folder; a BEATs file. The tiny backbone has the same layout, so a path is all that
 changes. Two optional keys of `config.json` say what published files leave to defaults: `audio_qformer`
 (sizes, see QFormerConfig) and `audio_window_seconds`.
+
+Aligned layout (alignment.py writes it): a folder with `projectors.safetensors`, the tensors of projector and
+audio aligner under their published names, and a `config.json` with the same keys, `model_type` aligned_llm,
+the folder of an LLM of transformers (`llm`, see families.py), the towers, and the identity of all weights.
+Paths are absolute or relative to the folder.
 """
 
 import logging
@@ -16,20 +20,28 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    LlamaConfig,
+    LlamaTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from model.encoders.aligner import AudioAligner, QFormerConfig
 from model.encoders.audio import AudioTower
 from model.encoders.beats import load_beats
 from model.encoders.features import MediaEncoder
 from model.encoders.projector import build_projector
-from model.encoders.vision import VisionTower, quiet_loading
-from model.tensor_files import digest_tensors, read_json, read_weights
+from model.encoders.vision import OPEN_CLIP, VisionTower, quiet_loading
+from model.language_model.families import read_llm
+from model.tensor_files import digest_tensors, read_json, read_tensors, read_weights
 
 logger = logging.getLogger(__name__)
 
 BASE, VISION, AUDIO = "AVQACL-MoE-base", "clip-vit-large-patch14-336", "BEATs_iter3_plus_AS2M.pt"
 TINY = "tiny"
+ALIGNED, PROJECTORS = "aligned_llm", "projectors.safetensors"
 PROJECTOR, ALIGNER = "model.mm_projector.", "model.mm_audio_aligner."
 TOWERS = ("model.vision_tower.", "model.audio_tower.")  # copies of the towers; the towers' own files are used
 ROTARY = ".rotary_emb.inv_freq"  # stored rounded to fp16; recomputed
@@ -56,8 +68,8 @@ LLAMA_KEYS = (  # what a LLaVA config.json shares with LlamaConfig
 class BackbonePaths:
     """Where the three parts of a backbone are."""
 
-    base: Path  # LLM folder with projector and aligner
-    vision: Path | str  # CLIP folder, or `open_clip:...` (see VisionTower.load)
+    base: Path  # folder in the published or aligned layout
+    vision: Path | str  # CLIP or SigLIP folder, or `open_clip:...` (see VisionTower.load)
     audio: Path  # BEATs file
 
 
@@ -74,12 +86,15 @@ class Backbone:
 
 
 def find_checkpoints(root: str | Path) -> tuple[BackbonePaths, str]:
-    """The backbone under a checkpoint folder: "published" if its three paths exist, "tiny" if none does.
+    """The backbone under a checkpoint folder: "published" if its three paths exist, "tiny" if none does; or
+    the folder itself in the aligned layout ("published": the same defaults hold).
 
     Raises: ValueError listing what is missing if only some of the published paths exist, or the tiny ones
     lack too.
     """
     root = Path(root)
+    if (aligned := aligned_paths(root)) is not None:
+        return aligned, "published"
     for folder, kind in ((root, "published"), (root / TINY, "tiny")):
         paths = [folder / name for name in (BASE, VISION, AUDIO)]
         missing = [str(path) for path in paths if not path.exists()]
@@ -93,6 +108,21 @@ def find_checkpoints(root: str | Path) -> tuple[BackbonePaths, str]:
                 "Complete them, remove them to use the tiny backbone, or give each path explicitly."
             )
     raise AssertionError("unreachable")
+
+
+def aligned_paths(folder: Path) -> BackbonePaths | None:
+    """The three parts of a folder in the aligned layout; None for any other folder.
+
+    Raises: ValueError for a plain LLM, which cannot see or hear before it is aligned.
+    """
+    if not (folder / "config.json").is_file():
+        return None
+    config = read_json(folder / "config.json")
+    if config.get("model_type") != ALIGNED:
+        _check_layout(folder, config)
+        return None
+    vision, audio = config["mm_vision_tower"], config["mm_audio_tower"]
+    return BackbonePaths(folder, vision if vision.startswith(OPEN_CLIP) else folder / vision, folder / audio)
 
 
 def load_backbone(
@@ -116,15 +146,35 @@ def load_backbone(
     """
     base = Path(paths.base)
     config = read_json(base / "config.json")
-    if not str(config.get("model_type", "")).startswith("llava"):
+    _check_layout(base, config)
+    llm_config, weights, tokenizer = _read_base(base, config)
+    llm_weights, projector_weights, aligner_weights, identity = _split(base, weights)
+    if config.get("identity", identity) != identity:
         raise ValueError(
-            f"{base / 'config.json'}: model_type is {config.get('model_type')!r}, "
-            "expected llava_* (a LLaMA with projector and audio aligner)"
+            f"{base}: made for weights {config['identity'][:16]}, found {identity[:16]}; put the LLM "
+            f"{config.get('llm')} back as it was, or align again"
         )
-    llm_weights, projector_weights, aligner_weights, identity = _split(base, read_weights(base))
     encoder = _load_encoder(paths, config, projector_weights, aligner_weights, qformer)
-    llm = _load_llm(base, config, llm_weights, dtype, attn_implementation)
-    return Backbone(llm.to(device), _load_tokenizer(base), encoder.to(device), identity, config, paths)
+    llm = load_llm(base, llm_config, llm_weights, dtype, attn_implementation)
+    return Backbone(llm.to(device), tokenizer, encoder.to(device), identity, config, paths)
+
+
+def _check_layout(base: Path, config: Mapping[str, Any]) -> None:
+    kind = str(config.get("model_type"))
+    if kind != ALIGNED and not kind.startswith("llava"):
+        raise ValueError(
+            f"{base / 'config.json'}: model_type is {kind!r}, expected llava_* or {ALIGNED}, a language "
+            "model with projector and audio aligner; train these for a plain LLM first: python train/train_base.py "
+            f"--model_name_or_path {base} --data_path CAPTIONS.json --output_dir DIR"
+        )
+
+
+def _read_base(base: Path, config: Mapping[str, Any]) -> tuple[PretrainedConfig, dict[str, Tensor], Any]:
+    """Configuration of the LLM; weights of LLM, projector and aligner; tokenizer."""
+    if config["model_type"] == ALIGNED:
+        files = read_llm(base / config["llm"])
+        return files.config, files.weights | read_tensors(base / PROJECTORS), files.tokenizer
+    return _llama_config(base, config), read_weights(base), _load_tokenizer(base)
 
 
 def _split(
@@ -193,20 +243,24 @@ def _load_part(module: nn.Module, weights: dict[str, Tensor], name: str) -> None
         raise ValueError(f"{name}: weights do not fit the sizes in use: {error}") from error
 
 
-def _load_llm(
-    base: Path, config: Mapping[str, Any], weights: dict[str, Tensor], dtype: torch.dtype, attn: str | None
-) -> PreTrainedModel:
+def _llama_config(base: Path, config: Mapping[str, Any]) -> LlamaConfig:
     if config.get("rope_scaling") is not None:
         raise ValueError(f"{base / 'config.json'}: rope_scaling {config['rope_scaling']} is not supported")
     if config.get("rope_theta", ROPE_THETA) != ROPE_THETA:
         logger.warning("%s: rope_theta %s ignored, %s holds", base, config["rope_theta"], ROPE_THETA)
     sizes = {key: config[key] for key in LLAMA_KEYS if key in config}
-    llama = LlamaConfig(**sizes, rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA})
+    return LlamaConfig(**sizes, rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA})
+
+
+def load_llm(
+    base: Path, config: PretrainedConfig, weights: dict[str, Tensor], dtype: torch.dtype, attn: str | None
+) -> PreTrainedModel:
+    """The causal LM of a configuration, frozen; every weight is used and every one is there."""
     try:
         with quiet_loading():
-            llm, info = LlamaForCausalLM.from_pretrained(
+            llm, info = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
                 None,
-                config=llama,
+                config=config,
                 state_dict=weights,
                 dtype=dtype,
                 attn_implementation=attn,

@@ -1,7 +1,7 @@
 """LLM folders of transformers: which families carry experts here, and how their files are read.
 
-A folder is what `save_pretrained` writes: `config.json`, weights (safetensors or .bin, one file or shards) and
-a tokenizer. A GGUF file is made into such a folder first.
+A folder is what `save_pretrained` writes: `config.json`, weights (safetensors or .bin, one file or shards)
+and a tokenizer. A GGUF file is made into such a folder first.
 
 A family is listed once a test holds it: its decoder takes `inputs_embeds` as they are, its logits are
 `lm_head(hidden)` and nothing else, and its MLPs are linear layers `layers.N.mlp.{gate,up,down}_proj`.
@@ -47,7 +47,9 @@ def read_llm(folder: Path) -> LLMFiles:
     except Exception as error:  # the kinds vary with what is wrong; the folder is what the user needs to know
         raise ValueError(f"{folder}: configuration or tokenizer cannot be read: {error}") from error
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"{folder}: its tokenizer has no EOS token, so no answer would ever end; set eos_token")
+        raise ValueError(
+            f"{folder}: its tokenizer has no EOS token, so no answer would ever end; set eos_token"
+        )
     if len(tokenizer) > config.vocab_size:
         raise ValueError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size}; "
@@ -71,9 +73,7 @@ def convert_gguf(file: Path, folder: Path) -> None:
             llm = AutoModelForCausalLM.from_pretrained(
                 file.parent, gguf_file=file.name, dtype=torch.float16, local_files_only=True
             )
-            tokenizer = AutoTokenizer.from_pretrained(
-                file.parent, gguf_file=file.name, local_files_only=True
-            )
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
     except ImportError as error:
         raise ValueError(f"{file}: reading GGUF needs the package gguf: pip install gguf") from error
     except Exception as error:

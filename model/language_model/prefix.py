@@ -5,8 +5,8 @@ the last token of the prompt (`answer` experts). It does not depend on the exper
 without gradient, and serves all epochs, tasks and experts. Each is computed alone, so that its bits do not
 depend on company.
 
-Caches keep all positions, also of layers that look back over a sliding window only: what these may see is left
-to the attention mask, so that prefixes of any length stack.
+Caches keep all positions, also of layers that look back over a sliding window only: what these may see is
+left to the attention mask, so that prefixes of any length stack.
 
 Letters: B rows, P prefix length, N layers, H key-value heads, K head width.
 """
