@@ -159,8 +159,8 @@ def _family(folder: Path) -> tuple[str, int]:
         return FAMILIES[kind]
     if str(kind).startswith("siglip2"):
         raise ValueError(
-            f"{folder / 'config.json'}: {kind} is a SigLIP 2 of variable size (NaFlex): its number of patches "
-            "depends on the picture; take one of fixed size, e.g. siglip2-base-patch16-224"
+            f"{folder / 'config.json'}: {kind} is a SigLIP 2 of variable size (NaFlex), where the number of "
+            "patches depends on the picture; take one of fixed size, e.g. siglip2-base-patch16-224"
         )
     raise ValueError(
         f"{folder / 'config.json'}: model_type {kind!r} is no CLIP or SigLIP model ({', '.join(FAMILIES)})"

@@ -164,8 +164,8 @@ def _check_layout(base: Path, config: Mapping[str, Any]) -> None:
     if kind != ALIGNED and not kind.startswith("llava"):
         raise ValueError(
             f"{base / 'config.json'}: model_type is {kind!r}, expected llava_* or {ALIGNED}, a language "
-            "model with projector and audio aligner; train these for a plain LLM first: python train/train_base.py "
-            f"--model_name_or_path {base} --data_path CAPTIONS.json --output_dir DIR"
+            "model with projector and audio aligner; train these for a plain LLM first: "
+            f"python train/train_base.py --model_name_or_path {base} --data_path FILE.json --output_dir DIR"
         )
 
 

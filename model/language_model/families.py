@@ -78,6 +78,7 @@ def convert_gguf(file: Path, folder: Path) -> None:
         raise ValueError(f"{file}: reading GGUF needs the package gguf: pip install gguf") from error
     except Exception as error:
         raise ValueError(f"{file}: not a GGUF file that transformers can read: {error}") from error
+    llm.hf_quantizer.remove_quantization_config(llm)  # the weights are plain by now
     llm.config.gguf = source
     llm.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
