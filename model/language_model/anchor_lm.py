@@ -130,6 +130,13 @@ class AnchorLM(nn.Module):
         ]
         cache, known = stack_prefixes(kept)
         text = splice(tails, self.llm.get_input_embeddings(), padding_side)
+        window, length = getattr(self.llm.config, "sliding_window", None), known.shape[1] + text.mask.shape[1]
+        if window is not None and length > window and padding_side == "left" and not text.mask.all():
+            raise ValueError(
+                f"prompts of {length} tokens, the LLM's sliding window of {window}, and experts on 'text': "
+                "texts of different length cannot be answered together; ask one by one, or use experts on "
+                "'all' or 'answer'"
+            )
         text = replace(text, positions=text.positions + known.sum(1, keepdim=True))
         return text, cache, torch.cat([known, text.mask], 1)
 
