@@ -20,6 +20,7 @@ from model.encoders.vision import quiet_loading
 from model.tensor_files import read_json, read_weights
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # model_type; SmolLM and SmolLM2 are llama
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ def read_llm(folder: Path) -> LLMFiles:
         raise ValueError(
             f"{folder / 'config.json'}: model_type {kind!r} is not supported, only {', '.join(FAMILIES)}"
         )
+    if not any((folder / name).is_file() for name in TOKENIZERS):  # transformers would make an empty one
+        raise ValueError(f"{folder}: no tokenizer found, expected one of {', '.join(TOKENIZERS)}")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

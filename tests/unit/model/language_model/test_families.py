@@ -177,9 +177,11 @@ def test_other_llms_are_refused_by_name(tmp_path: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": None}))
     with pytest.raises(ValueError, match="no EOS token"):
         read_llm(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / name).unlink()
+    (folder / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match="tokenizer cannot be read"):
+        read_llm(folder)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="no tokenizer found"):
         read_llm(folder)
     shutil.rmtree(folder)
     with pytest.raises(ValueError, match=r"config\.json: no such file"):
@@ -191,3 +193,64 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"llm\.gguf: .*(GGUF|gguf)"):
         convert_gguf(tmp_path / "llm.gguf", tmp_path / "llm")
     assert not (tmp_path / "llm").exists()
+
+
+def write_gguf(path: Path) -> dict[str, torch.Tensor]:
+    """A llama of one layer with float32 weights; returns some of them under their names in transformers."""
+    import gguf
+
+    vocabulary = [*"abcdefghijklmno", "ab", "<s>", "</s>"]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(32)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(1)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(len(vocabulary))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(vocabulary)
+    writer.add_token_types([1] * 16 + [3] * 2)
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(16)
+    writer.add_eos_token_id(17)
+    torch.manual_seed(0)
+    shapes = {
+        "token_embd": ("model.embed_tokens", (18, 32)),
+        "output_norm": ("model.norm", (32,)),
+        "output": ("lm_head", (18, 32)),
+        "blk.0.attn_norm": ("model.layers.0.input_layernorm", (32,)),
+        "blk.0.ffn_norm": ("model.layers.0.post_attention_layernorm", (32,)),
+        "blk.0.attn_q": ("model.layers.0.self_attn.q_proj", (32, 32)),
+        "blk.0.attn_k": ("model.layers.0.self_attn.k_proj", (16, 32)),
+        "blk.0.attn_v": ("model.layers.0.self_attn.v_proj", (16, 32)),
+        "blk.0.attn_output": ("model.layers.0.self_attn.o_proj", (32, 32)),
+        "blk.0.ffn_gate": ("model.layers.0.mlp.gate_proj", (32, 32)),
+        "blk.0.ffn_up": ("model.layers.0.mlp.up_proj", (32, 32)),
+        "blk.0.ffn_down": ("model.layers.0.mlp.down_proj", (32, 32)),
+    }
+    weights = {}
+    for name, (key, shape) in shapes.items():
+        weights[f"{key}.weight"] = torch.randn(shape)
+        writer.add_tensor(f"{name}.weight", weights[f"{key}.weight"].numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return {key: value for key, value in weights.items() if "q_proj" not in key and "k_proj" not in key}
+
+
+def test_a_gguf_file_becomes_an_llm_folder(tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="reading GGUF needs the package gguf, which the extra dev installs")
+    weights = write_gguf(tmp_path / "llm.gguf")
+    convert_gguf(tmp_path / "llm.gguf", tmp_path / "llm")
+    files = read_llm(tmp_path / "llm")
+    for key, value in weights.items():  # attention heads are ordered otherwise in GGUF, transformers knows
+        assert torch.equal(files.weights[key], value.half()), key
+    assert files.tokenizer.eos_token_id == 17
+    made = (tmp_path / "llm" / "config.json").stat().st_mtime_ns
+    convert_gguf(tmp_path / "llm.gguf", tmp_path / "llm")
+    assert (tmp_path / "llm" / "config.json").stat().st_mtime_ns == made, "converted once"
+    llm_of(tmp_path / "llm")
