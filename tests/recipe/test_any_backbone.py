@@ -43,12 +43,10 @@ def align_train_and_answer(folder: Path, llm: Path, *base_flags: str) -> tuple[l
     """The three commands on the first questions; losses of alignment and expert."""
     data, store = small_benchmark(folder / "data", train=16, test=3).parent, folder / "store"
     captions, base, experts = data / "train_Come_From.json", folder / "base", folder / "experts"
-    aligning = ("--data_path", captions, "--output_dir", base, "--feature_store", store, *TOWERS, *BRIDGE)
-    command("train/train_base.py", "--model_name_or_path", llm, *aligning, *base_flags)
-    assert (
-        "skipped"
-        in command("train/train_base.py", "--model_name_or_path", llm, *aligning, *base_flags).stdout
-    )
+    aligning = ("--model_name_or_path", llm, "--data_path", captions, "--output_dir", base, *base_flags)
+    aligning += ("--feature_store", store, *TOWERS, *BRIDGE)
+    command("train/train_base.py", *aligning)
+    assert "skipped" in command("train/train_base.py", *aligning).stdout
     places = ("--anchor_save_path", folder / "anchors", "--expert_weights_save_path", experts)
     command(
         "train/train_anchor_moe.py",
