@@ -53,10 +53,13 @@ def read_llm(folder: Path) -> LLMFiles:
         raise ValueError(
             f"{folder}: its tokenizer has no EOS token, so no answer would ever end; set eos_token"
         )
-    if len(tokenizer) > config.vocab_size:
+    unused = {*tokenizer.get_added_vocab()} - {tokenizer.eos_token}  # reading GGUF may add one
+    vocabulary = tokenizer.get_vocab().items()
+    beyond = [token for token, i in vocabulary if i >= config.vocab_size and token not in unused]
+    if beyond:
         raise ValueError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size}; "
-            "they are not of one model"
+            f"{folder}: {len(beyond)} tokens of the tokenizer, such as {beyond[0]!r}, are beyond the model's "
+            f"{config.vocab_size}; they are not of one model"
         )
     return LLMFiles(config, read_weights(folder), tokenizer)
 

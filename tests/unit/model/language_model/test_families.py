@@ -164,7 +164,7 @@ def test_other_llms_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"config\.json: model_type 'gemma2' is not supported, only llama"):
         read_llm(folder)
     configure(vocab_size=100)
-    with pytest.raises(ValueError, match="the tokenizer has 381 tokens, the model only 100"):
+    with pytest.raises(ValueError, match="tokens of the tokenizer, such as .* beyond the model's 100"):
         read_llm(folder)
     configure(num_hidden_layers=5, layer_types=None)
     with pytest.raises(ValueError, match=r"missing .*layers\.3"):
