@@ -24,7 +24,13 @@ from data.media_check import check_media
 from data.media_index import MediaIndex
 from data.problems import InputError, Problem
 from data.samples import Sample, read_samples
-from model.language_model.backbone import Backbone, BackbonePaths, find_checkpoints, load_backbone
+from model.language_model.backbone import (
+    Backbone,
+    BackbonePaths,
+    aligned_paths,
+    find_checkpoints,
+    load_backbone,
+)
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +42,17 @@ def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
         "--checkpoints",
         type=Path,
         default=Path("checkpoints"),
-        help="folder with the published files, or a folder in the layout of checkpoints/tiny (checkpoints)",
+        help="folder with the published files, in the layout of checkpoints/tiny, or made by train_base.py "
+        "(checkpoints)",
     )
     group.add_argument(
-        "--model_name_or_path", "--model_path", type=Path, help="base LLM folder, instead of --checkpoints"
+        "--model_name_or_path",
+        "--model_path",
+        type=Path,
+        help="base folder, published or made by train_base.py, instead of --checkpoints",
     )
     group.add_argument(
-        "--vision_tower", help="CLIP folder or open_clip:NAME[:FILE]; with --model_name_or_path"
+        "--vision_tower", help="CLIP or SigLIP folder, or open_clip:NAME[:FILE]; with --model_name_or_path"
     )
     group.add_argument("--audio_tower", type=Path, help="BEATs .pt file; with --model_name_or_path")
     group.add_argument(
@@ -126,10 +136,11 @@ def backbone_paths(arguments: argparse.Namespace) -> tuple[BackbonePaths, str]:
         if arguments.vision_tower or arguments.audio_tower:
             raise ValueError("--vision_tower and --audio_tower go with --model_name_or_path; give all three")
         return find_checkpoints(arguments.checkpoints)
+    aligned = aligned_paths(arguments.model_name_or_path)  # refuses a plain LLM, by name
     if arguments.vision_tower and arguments.audio_tower:
         paths = BackbonePaths(arguments.model_name_or_path, arguments.vision_tower, arguments.audio_tower)
-    else:  # the published evaluation line names the base only: its towers lie beside it
-        found, _ = find_checkpoints(arguments.model_name_or_path.parent)
+    else:  # an aligned base names its towers; those of a published one lie beside it
+        found = aligned or find_checkpoints(arguments.model_name_or_path.parent)[0]
         paths = BackbonePaths(
             arguments.model_name_or_path,
             arguments.vision_tower or found.vision,

@@ -4,12 +4,13 @@
     SYSTEM USER: QUESTION ASSISTANT: ANSWER</s>      to be learned from; labels are the answer and </s>
 
 The text pieces between media tags are tokenised one by one, each with its own dummy prefix; BOS stands once,
-at the start. This is what the published LLaVA-style code does, and it is kept to the id: `"\\n"` between two
-tags becomes two tokens.
+at the start, for tokenizers that put one there. This is what the published LLaVA-style code does, and it is
+kept to the id: `"\\n"` between two tags becomes two tokens.
 
 LLaMA tokenizers are SentencePiece models. The tokenizer class of transformers 5 does not give their ids for a
 text that starts with a space (it adds no dummy prefix there), so the SentencePiece model is run directly; any
-other tokenizer is used as it is.
+other tokenizer is used as it is, with BOS if that is its habit (LLaMA, Mistral) and without if not (Qwen,
+SmolLM).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class PromptTokenizer:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        self.bos_token_id: int | None = tokenizer.bos_token_id
+        self.bos_token_id: int | None = tokenizer.bos_token_id  # what prompts start with, None for nothing
         self.eos_token_id: int = tokenizer.eos_token_id
         self.eos_token: str = tokenizer.eos_token
         self.pad_token_id: int = (
@@ -69,6 +70,8 @@ class PromptTokenizer:
             self.legacy = _legacy(Path(file).with_name("tokenizer_config.json"))
             special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
             self._special = {token: tokenizer.convert_tokens_to_ids(token) for token in special}
+        elif list(tokenizer.encode("a"))[0] != self.bos_token_id:  # some name a BOS that they never put
+            self.bos_token_id = None
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text piece, without BOS; special tokens in the text become their ids."""

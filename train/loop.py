@@ -1,4 +1,7 @@
-"""The training loop: one expert on a frozen backbone, resumable at every step, on any number of processes.
+"""The training loop: a few tensors on a frozen backbone, resumable at every step, on any number of processes.
+
+`Training` is the loop; what learns and from which loss is its subclass's: an expert here, the bridge between
+towers and LLM in alignment.py.
 
 The loss of an optimiser step is the negative log-likelihood per answer token over the whole step, whatever
 the number of micro-batches and processes: `sum over answer tokens of -log p / number of answer tokens`, with
@@ -11,6 +14,7 @@ import contextlib
 import logging
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,32 +59,30 @@ class AnswerNLL(nn.Module):
         return self.model(batch, expert_ids, self.label_smoothing).sum
 
 
-class ExpertTraining:
-    """Training of one expert; `run` goes from the last checkpoint to the end."""
+class Training(ABC):
+    """Training of some tensors; `run` goes from the last checkpoint to the end."""
 
     def __init__(
         self,
-        model: AnchorLM,
-        inputs: Inputs,
-        job: Job,
+        module: nn.Module,
+        parameters: Sequence[nn.Parameter],
+        samples: Sequence[Sample],
+        lengths: Sequence[int],
+        answer_tokens: Sequence[int],
         config: TrainConfig,
         accelerator: Accelerator,
         checkpoint: CheckpointFolder,
         reporting: Reporting,
     ) -> None:
-        """The expert `job.task_id` must be in the model's bank, at its starting point."""
-        self.model, self.inputs, self.job, self.config = model, inputs, job, config
+        """`module` is wrapped for distributed training; `parameters` of it learn. Per sample: tokens with
+        media and answer, and those that the loss is computed on."""
+        self.config, self.samples = config, samples
         self.accelerator, self.checkpoint, self.reporting = accelerator, checkpoint, reporting
+        self.lengths, self.answer_tokens, self.parameters = lengths, answer_tokens, list(parameters)
         self.rounds = config.accumulation
         self.step_size = config.per_device_batch * config.accumulation * accelerator.num_processes
-        self.steps = count_steps(len(job.samples), self.step_size, config.epochs)
-        blind = job.without_media
-        self.lengths = [inputs.prompt_length(sample, without_media=blind) for sample in job.samples]
-        self.answer_tokens = [inputs.answer_length(sample) for sample in job.samples]
+        self.steps = count_steps(len(samples), self.step_size, config.epochs)
         self._check_lengths()
-        assert model.bank is not None
-        self.bank = model.bank
-        self.parameters = self.bank.train_only(job.task_id)
         optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -90,14 +92,27 @@ class ExpertTraining:
             num_warmup_steps=math.ceil(config.warmup_ratio * self.steps),
             num_training_steps=self.steps,
         )
-        self.wrapped, self.optimizer = accelerator.prepare(
-            AnswerNLL(model, config.label_smoothing), optimizer
-        )
+        self.wrapped, self.optimizer = accelerator.prepare(module, optimizer)
         self.schedule = schedule
         self.deepspeed = accelerator.distributed_type.value == "DEEPSPEED"
 
+    @abstractmethod
+    def _backward(self, piece: Sequence[int], weight: float, place: tuple[int, int]) -> Tensor:
+        """Forward and backward of `weight` times the samples' summed loss; returns that sum, detached.
+
+        place: step, and number of the micro-batch in it over all processes; what is random depends on it.
+        """
+
+    @abstractmethod
+    def _state(self) -> dict[str, Tensor]:
+        """What has been learned, for the checkpoint."""
+
+    @abstractmethod
+    def _load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what has been learned."""
+
     def _check_lengths(self) -> None:
-        for sample, length in zip(self.job.samples, self.lengths, strict=True):
+        for sample, length in zip(self.samples, self.lengths, strict=True):
             if length > self.config.max_length:
                 raise ValueError(
                     f"{sample.source}, index {sample.index}, id {sample.id}: media and text take "
@@ -135,7 +150,7 @@ class ExpertTraining:
     def _step(self, step: int) -> tuple[float, float]:
         """One optimiser step; returns the loss per answer token over all processes and the gradient norm."""
         config, world, rank = self.config, self.accelerator.num_processes, self.accelerator.process_index
-        per_epoch = count_steps(len(self.job.samples), self.step_size, 1)
+        per_epoch = count_steps(len(self.samples), self.step_size, 1)
         epoch, place = divmod(step, per_epoch)
         chosen = epoch_steps(self.lengths, self.step_size, config.seed, epoch)[place]
         tokens = sum(self.answer_tokens[index] for index in chosen)
@@ -153,7 +168,7 @@ class ExpertTraining:
             total += loss.double() if piece else 0.0
         mean = float(self.accelerator.reduce(total, reduction="sum")) / tokens
         if not math.isfinite(mean):
-            ids = ", ".join(self.job.samples[index].id for index in chosen)
+            ids = ", ".join(self.samples[index].id for index in chosen)
             raise ValueError(
                 f"step {step + 1}: the loss is {mean}; samples of this step: {ids}. The last checkpoint is "
                 f"kept in {self.checkpoint.folder}. Lower the learning rate or use another precision"
@@ -164,9 +179,96 @@ class ExpertTraining:
         self.optimizer.zero_grad()
         return mean, norm
 
+    def _clip(self) -> float:
+        """Clip the gradient by its global norm; returns the norm before clipping."""
+        if self.deepspeed:  # the engine clips by its own configuration
+            return float("nan")
+        limit = self.config.max_grad_norm or float("inf")
+        norm = self.accelerator.clip_grad_norm_(self.parameters, limit)
+        return float(norm) if norm is not None else float("nan")
+
+    def _learning_rate(self) -> float:
+        return float(self.schedule.get_last_lr()[0])
+
+    def _resume(self) -> int:
+        """Load the checkpoint if there is one; returns the number of steps already done."""
+        if self.accelerator.is_main_process:  # one process writes the claim, then all read it
+            self.checkpoint.claim()
+        self.accelerator.wait_for_everyone()
+        if not self.checkpoint.claim():
+            return 0
+        state = self.checkpoint.load()
+        if state["processes"] != self.accelerator.num_processes:
+            raise ValueError(
+                f"{self.checkpoint.folder}: saved with {state['processes']} processes, resumed with "
+                f"{self.accelerator.num_processes}; use the same number or delete the folder"
+            )
+        self._load_state(state["learned"])
+        if self.deepspeed:
+            self.wrapped.load_checkpoint(str(self.checkpoint.folder / "deepspeed"), load_module_strict=False)
+        else:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        log.info("resuming at step %d of %d from %s", state["step"], self.steps, self.checkpoint.folder)
+        return int(state["step"])
+
+    def _save(self, step: int) -> None:
+        """Write the checkpoint; every process takes part, the main one writes."""
+        if self.deepspeed:
+            self.wrapped.save_checkpoint(
+                str(self.checkpoint.folder / "deepspeed"), tag="last", exclude_frozen_parameters=True
+            )
+        if self.accelerator.is_main_process:
+            self.checkpoint.save(
+                {
+                    "step": step,
+                    "processes": self.accelerator.num_processes,
+                    "learned": self._state(),
+                    "optimizer": None if self.deepspeed else self.optimizer.state_dict(),
+                    "schedule": self.schedule.state_dict(),
+                }
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _release(self) -> None:
+        """Drop the wrappers and gradients, so that the next task starts from a clean model."""
+        self.accelerator.free_memory()
+        for parameter in self.parameters:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+
+class ExpertTraining(Training):
+    """Training of one expert."""
+
+    def __init__(
+        self,
+        model: AnchorLM,
+        inputs: Inputs,
+        job: Job,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        checkpoint: CheckpointFolder,
+        reporting: Reporting,
+    ) -> None:
+        """The expert `job.task_id` must be in the model's bank, at its starting point."""
+        assert model.bank is not None
+        self.model, self.inputs, self.job, self.bank = model, inputs, job, model.bank
+        blind = job.without_media
+        super().__init__(
+            AnswerNLL(model, config.label_smoothing),
+            self.bank.train_only(job.task_id),
+            job.samples,
+            [inputs.prompt_length(sample, without_media=blind) for sample in job.samples],
+            [inputs.answer_length(sample) for sample in job.samples],
+            config,
+            accelerator,
+            checkpoint,
+            reporting,
+        )
+
     def _backward(self, piece: Sequence[int], weight: float, place: tuple[int, int]) -> Tensor:
-        """Forward and backward of the micro-batch at `place` (step, number in it); the experts stay chosen
-        while activations are recomputed."""
+        """The experts stay chosen while activations are recomputed."""
         batch = self.inputs.batch(
             [self.job.samples[index] for index in piece],
             with_answers=True,
@@ -196,60 +298,8 @@ class ExpertTraining:
             )
             yield
 
-    def _clip(self) -> float:
-        """Clip the gradient by its global norm; returns the norm before clipping."""
-        if self.deepspeed:  # the engine clips by its own configuration
-            return float("nan")
-        limit = self.config.max_grad_norm or float("inf")
-        norm = self.accelerator.clip_grad_norm_(self.parameters, limit)
-        return float(norm) if norm is not None else float("nan")
+    def _state(self) -> dict[str, Tensor]:
+        return self.bank.state(self.job.task_id)
 
-    def _learning_rate(self) -> float:
-        return float(self.schedule.get_last_lr()[0])
-
-    def _resume(self) -> int:
-        """Load the checkpoint if there is one; returns the number of steps already done."""
-        if self.accelerator.is_main_process:  # one process writes the claim, then all read it
-            self.checkpoint.claim()
-        self.accelerator.wait_for_everyone()
-        if not self.checkpoint.claim():
-            return 0
-        state = self.checkpoint.load()
-        if state["processes"] != self.accelerator.num_processes:
-            raise ValueError(
-                f"{self.checkpoint.folder}: saved with {state['processes']} processes, resumed with "
-                f"{self.accelerator.num_processes}; use the same number or delete the folder"
-            )
-        self.bank.load_state(self.job.task_id, state["expert"])
-        if self.deepspeed:
-            self.wrapped.load_checkpoint(str(self.checkpoint.folder / "deepspeed"), load_module_strict=False)
-        else:
-            self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        log.info("resuming at step %d of %d from %s", state["step"], self.steps, self.checkpoint.folder)
-        return int(state["step"])
-
-    def _save(self, step: int) -> None:
-        """Write the checkpoint; every process takes part, the main one writes."""
-        if self.deepspeed:
-            self.wrapped.save_checkpoint(
-                str(self.checkpoint.folder / "deepspeed"), tag="last", exclude_frozen_parameters=True
-            )
-        if self.accelerator.is_main_process:
-            self.checkpoint.save(
-                {
-                    "step": step,
-                    "processes": self.accelerator.num_processes,
-                    "expert": self.bank.state(self.job.task_id),
-                    "optimizer": None if self.deepspeed else self.optimizer.state_dict(),
-                    "schedule": self.schedule.state_dict(),
-                }
-            )
-        self.accelerator.wait_for_everyone()
-
-    def _release(self) -> None:
-        """Drop the wrappers and gradients, so that the next task starts from a clean model."""
-        self.accelerator.free_memory()
-        for parameter in self.parameters:
-            parameter.requires_grad_(False)
-            parameter.grad = None
+    def _load_state(self, state: dict[str, Tensor]) -> None:
+        self.bank.load_state(self.job.task_id, state)

@@ -9,6 +9,7 @@ heads, K kernel.
 """
 
 import dataclasses
+import logging
 import os
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 
 from model.encoders.beats_layers import BEATsConfig, BEATsLayer, PositionalConv, relative_buckets
 from model.tensor_files import read_plain
+
+logger = logging.getLogger(__name__)
+CLASSIFIER = "predictor."  # of fine-tuned files, on top of the features
 
 __all__ = ["BEATs", "BEATsConfig", "PositionalConv", "group_mask", "load_beats", "save_beats"]
 
@@ -135,11 +139,11 @@ def load_beats(path: str | Path, dtype: torch.dtype = torch.float32) -> BEATs:
         raise ValueError(f"{path}: {error}") from error
     with torch.device("meta"):
         model = BEATs(config)
-    state = {
-        k: v.to(dtype)
-        for k, v in stored["model"].items()
-        if not (config.finetuned_model and "predictor" in k)
-    }
+    state = {name: tensor.to(dtype) for name, tensor in stored["model"].items()}
+    if config.finetuned_model:
+        for name in [name for name in state if name.startswith(CLASSIFIER)]:
+            logger.info("%s: fine-tuned; its classifier %s is not used", path, name)
+            del state[name]
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:

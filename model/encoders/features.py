@@ -87,11 +87,8 @@ class MediaEncoder(nn.Module):
         return self.vision.preprocess(images)
 
     @torch.no_grad()
-    def encode_frames(self, clips: Sequence[Tensor]) -> list[MediaFeatures]:
-        """Encode clips of frames (F_i, 3, H, W); an image is a clip of one frame.
-
-        Frames are projected, then averaged over time: tokens (P, D).
-        """
+    def frame_features(self, clips: Sequence[Tensor]) -> list[Tensor]:
+        """Outputs (F_i, P, W) of the vision tower for clips of frames (F_i, 3, H, W)."""
         for index, clip in enumerate(clips):
             if clip.ndim != 4 or clip.shape[0] == 0 or tuple(clip.shape[1:]) != (3, *self.vision.image_size):
                 raise ValueError(
@@ -102,23 +99,38 @@ class MediaEncoder(nn.Module):
             return []
         frames = torch.cat(list(clips)).split(FRAMES_AT_ONCE)
         patches = torch.cat([self.vision(part) for part in frames])  # (sum F, P, W)
-        counts = [clip.shape[0] for clip in clips]
-        return [
-            MediaFeatures(self.projector(clip_FPW).mean(0), clip_FPW.mean((0, 1)))
-            for clip_FPW in patches.split(counts)
-        ]
+        return list(patches.split([clip.shape[0] for clip in clips]))
+
+    def frame_tokens(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Media tokens (P, D) of clips (F_i, P, W): frames are projected, then averaged over time."""
+        return [self.projector(clip_FPW).mean(0) for clip_FPW in features]
 
     @torch.no_grad()
-    def encode_audio(self, waveforms: Sequence[Tensor]) -> list[MediaFeatures]:
-        """Encode waveforms (n_i,) float32, 16 kHz mono: tokens (C * Q, D), chunk after chunk."""
+    def sound_features(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
+        """Outputs (C_i, N, W) of the audio tower for waveforms (n_i,) float32, 16 kHz mono."""
         if not waveforms:
             return []
         chunks = self.audio.prepare(waveforms)
         outputs = torch.cat([self.audio(part) for part in chunks.split(CHUNKS_AT_ONCE)])  # (sum C, N, W)
-        tokens = self.aligner(outputs)  # (sum C, Q, D)
-        return [
-            MediaFeatures(clip_CQD.flatten(0, 1), clip_CNW.mean((0, 1)))
-            for clip_CQD, clip_CNW in zip(
-                tokens.split(chunks.counts), outputs.split(chunks.counts), strict=True
-            )
-        ]
+        return list(outputs.split(chunks.counts))
+
+    def sound_tokens(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Media tokens (C_i * Q, D) of clips (C_i, N, W), chunk after chunk."""
+        if not features:
+            return []
+        tokens = self.aligner(torch.cat(list(features)))  # (sum C, Q, D)
+        return [clip.flatten(0, 1) for clip in tokens.split([len(clip) for clip in features])]
+
+    @torch.no_grad()
+    def encode_frames(self, clips: Sequence[Tensor]) -> list[MediaFeatures]:
+        """Encode clips of frames (F_i, 3, H, W); an image is a clip of one frame."""
+        features = self.frame_features(clips)
+        tokens = self.frame_tokens(features)
+        return [MediaFeatures(t, clip.mean((0, 1))) for t, clip in zip(tokens, features, strict=True)]
+
+    @torch.no_grad()
+    def encode_audio(self, waveforms: Sequence[Tensor]) -> list[MediaFeatures]:
+        """Encode waveforms (n_i,) float32, 16 kHz mono."""
+        features = self.sound_features(waveforms)
+        tokens = self.sound_tokens(features)
+        return [MediaFeatures(t, clip.mean((0, 1))) for t, clip in zip(tokens, features, strict=True)]

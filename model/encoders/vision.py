@@ -1,8 +1,9 @@
-"""Frozen vision towers: transformers' CLIPVisionModel (A. Radford et al., arXiv 2103.00020) and open_clip
-models.
+"""Frozen vision towers: CLIP (A. Radford et al., arXiv 2103.00020) and SigLIP, SigLIP 2 (X. Zhai et al.,
+arXiv 2303.15343; M. Tschannen et al., arXiv 2502.14786) of transformers, and open_clip models.
 
 Features are patch tokens of one of the last layers, by default the last but one (LLaVA, arXiv 2304.08485),
-without the class token; layers above it are dropped at loading.
+as the layer gives them: without the class token and any norm after the layers. What stands above the layer is
+dropped at loading.
 
 Letters: N images, P patches, W width, H height.
 """
@@ -22,11 +23,18 @@ from model.tensor_files import read_json
 
 logger = logging.getLogger(__name__)
 OPEN_CLIP = "open_clip:"
+FAMILIES = {  # model_type of config.json -> class, class tokens before the patches
+    "clip": ("CLIPVisionModel", 1),
+    "clip_vision_model": ("CLIPVisionModel", 1),
+    "siglip": ("SiglipVisionModel", 0),  # SigLIP 2 of fixed size too
+    "siglip_vision_model": ("SiglipVisionModel", 0),
+}
 TEXT_HALF = (
     "text_model.",
     "text_projection.",
     "visual_projection.",
     "logit_scale",
+    "logit_bias",
     "vision_model.embeddings.position_ids",
 )
 
@@ -38,7 +46,12 @@ class VisionTower(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, spec: ImageSpec, select_layer: int, open_clip_layer: int | None = None
+        self,
+        model: nn.Module,
+        spec: ImageSpec,
+        select_layer: int,
+        open_clip_layer: int | None = None,
+        class_tokens: int = 1,
     ) -> None:
         super().__init__()
         self.model = model
@@ -47,6 +60,7 @@ class VisionTower(nn.Module):
         self.open_clip_layer = (
             open_clip_layer  # index of the block whose output is taken, None for transformers
         )
+        self.class_tokens = class_tokens  # of a transformers model, before its patches
         self.image_size = (spec.height, spec.width)
         self.patches, self.width = self._sizes()
 
@@ -67,7 +81,7 @@ class VisionTower(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ) -> "VisionTower":
-        """Load from a Hugging Face CLIP folder or, with the prefix `open_clip:`, from open_clip.
+        """Load from a Hugging Face CLIP or SigLIP folder or, with the prefix `open_clip:`, from open_clip.
 
         `open_clip:NAME:WEIGHTS` takes open_clip's model NAME with WEIGHTS, a local file or the tag of
         published ones;
@@ -94,7 +108,7 @@ class VisionTower(nn.Module):
         """(N, 3, H, W) -> (N, P, W)."""
         x = pixels_N3HW.to(next(self.model.parameters()))
         if self.open_clip_layer is None:
-            return self.model(x).last_hidden_state[:, 1:]  # without the class token
+            return self.model(x).last_hidden_state[:, self.class_tokens :]
         model: Any = self.model  # an open_clip tower
         found = model.forward_intermediates(
             x, indices=[self.open_clip_layer], stop_early=True, intermediates_only=True, output_fmt="NLC"
@@ -103,17 +117,13 @@ class VisionTower(nn.Module):
 
 
 def _load_transformers(folder: Path, select_layer: int) -> VisionTower:
-    from transformers import CLIPVisionModel
+    import transformers
 
-    kind = read_json(folder / "config.json").get("model_type")
-    if kind not in ("clip", "clip_vision_model"):
-        raise ValueError(
-            f"{folder / 'config.json'}: model_type {kind!r} is no CLIP model (clip, clip_vision_model)"
-        )
+    name, class_tokens = _family(folder)
     spec = ImageSpec.from_hf(read_json(folder / "preprocessor_config.json"))
     try:
         with quiet_loading():
-            model, info = CLIPVisionModel.from_pretrained(
+            model, info = getattr(transformers, name).from_pretrained(
                 folder,
                 dtype=torch.float32,
                 local_files_only=True,
@@ -121,23 +131,40 @@ def _load_transformers(folder: Path, select_layer: int) -> VisionTower:
                 output_loading_info=True,
             )
     except Exception as error:  # the kinds vary with the container; the folder is what the user needs to know
-        raise ValueError(f"{folder}: CLIP weights cannot be loaded: {error}") from error
+        raise ValueError(f"{folder}: {name} weights cannot be loaded: {error}") from error
     unexpected = [key for key in info["unexpected_keys"] if not key.startswith(TEXT_HALF)]
     if info["missing_keys"] or info["mismatched_keys"] or unexpected:
         raise ValueError(
             f"{folder}: weights do not fit the configuration; missing {sorted(info['missing_keys'])[:5]}, "
             f"unexpected {sorted(unexpected)[:5]}, of other shape {sorted(info['mismatched_keys'])[:5]}"
         )
-    encoder = getattr(model, "vision_model", model).encoder
-    _check_layer(select_layer, len(encoder.layers), str(folder))
-    encoder.layers = encoder.layers[: len(encoder.layers) + select_layer + 1]
+    body = getattr(model, "vision_model", model)
+    _check_layer(select_layer, len(body.encoder.layers), str(folder))
+    body.encoder.layers = body.encoder.layers[: len(body.encoder.layers) + select_layer + 1]
+    if not class_tokens:  # SigLIP norms all patches and pools them; CLIP norms its class token only
+        body.post_layernorm, body.head, body.use_head = nn.Identity(), None, False
     expected = model.config.image_size
     if (spec.height, spec.width) != (expected, expected):
         raise ValueError(
             f"{folder}: preprocessor_config.json makes {spec.height}x{spec.width} pixels, "
             f"the model wants {expected}"
         )
-    return VisionTower(model, spec, select_layer)
+    return VisionTower(model, spec, select_layer, class_tokens=class_tokens)
+
+
+def _family(folder: Path) -> tuple[str, int]:
+    """Class name and class tokens of a folder's model; ValueError for other models."""
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind in FAMILIES:
+        return FAMILIES[kind]
+    if str(kind).startswith("siglip2"):
+        raise ValueError(
+            f"{folder / 'config.json'}: {kind} is a SigLIP 2 of variable size (NaFlex), where the number of "
+            "patches depends on the picture; take one of fixed size, e.g. siglip2-base-patch16-224"
+        )
+    raise ValueError(
+        f"{folder / 'config.json'}: model_type {kind!r} is no CLIP or SigLIP model ({', '.join(FAMILIES)})"
+    )
 
 
 def _load_open_clip(name: str, select_layer: int) -> VisionTower:

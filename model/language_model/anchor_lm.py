@@ -128,8 +128,15 @@ class AnchorLM(nn.Module):
         kept = [
             self.prefixes.get(ids, media) for ids, media in zip(heads.input_ids, heads.media, strict=True)
         ]
-        cache, known = stack_prefixes(kept, self.llm.config)
+        cache, known = stack_prefixes(kept)
         text = splice(tails, self.llm.get_input_embeddings(), padding_side)
+        window, length = getattr(self.llm.config, "sliding_window", None), known.shape[1] + text.mask.shape[1]
+        if window is not None and length > window and padding_side == "left" and not text.mask.all():
+            raise ValueError(
+                f"prompts of {length} tokens, the LLM's sliding window of {window}, and experts on 'text': "
+                "texts of different length cannot be answered together; ask one by one, or use experts on "
+                "'all' or 'answer'"
+            )
         text = replace(text, positions=text.positions + known.sum(1, keepdim=True))
         return text, cache, torch.cat([known, text.mask], 1)
 
@@ -139,7 +146,7 @@ class AnchorLM(nn.Module):
         if not len(ids):
             return self._prefix(ids.new_zeros(1), [])[:, :, :0]  # the right shape, no positions
         spliced = splice(PromptBatch([ids], [media]), self.llm.get_input_embeddings(), "right")
-        cache = DynamicCache(config=self.llm.config)
+        cache = DynamicCache()
         with self._use([NO_EXPERT], 1):
             self.llm.base_model(inputs_embeds=spliced.embeds, past_key_values=cache, use_cache=True)
         return unstack_cache(cache)
@@ -195,7 +202,7 @@ class AnchorLM(nn.Module):
         if self._has_prefix(batch):
             prompt, cache, known = self._after_prefix(batch, "left")
         else:
-            prompt, cache = splice(batch, embed, "left"), DynamicCache(config=self.llm.config)
+            prompt, cache = splice(batch, embed, "left"), DynamicCache()
             known = prompt.mask
         rows, length = known.shape
         mask = torch.ones(rows, length + max_new_tokens, dtype=torch.bool, device=known.device)

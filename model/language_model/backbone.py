@@ -1,11 +1,15 @@
-"""Load the frozen backbone: LLM, tokenizer, vision and audio encoders. The only file that knows LLaMA and
-LLaVA names.
+"""Load the frozen backbone: LLM, tokenizer, vision and audio encoders. The only file that knows LLaVA names.
 
 Published layout (LLaVA, H. Liu et al., arXiv 2304.08485): a folder with `config.json` (`model_type` llava_*),
 weights of the LLM beside those of projector and audio aligner in shards, and a SentencePiece
 `tokenizer.model`; a CLIP folder; a BEATs file. The tiny backbone has the same layout, so a path is all that
 changes. Two optional keys of `config.json` say what published files leave to defaults: `audio_qformer`
 (sizes, see QFormerConfig) and `audio_window_seconds`.
+
+Aligned layout (alignment.py writes it): a folder with `projectors.safetensors`, the tensors of projector and
+audio aligner under their published names, and a `config.json` with the same keys, `model_type` aligned_llm,
+the folder of an LLM of transformers (`llm`, see families.py), the towers, and the identity of all weights.
+Paths are absolute or relative to the folder.
 """
 
 import logging
@@ -16,21 +20,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    LlamaConfig,
+    LlamaTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from model.encoders.aligner import AudioAligner, QFormerConfig
 from model.encoders.audio import AudioTower
 from model.encoders.beats import load_beats
 from model.encoders.features import MediaEncoder
 from model.encoders.projector import build_projector
-from model.encoders.vision import VisionTower, quiet_loading
+from model.encoders.vision import OPEN_CLIP, VisionTower, quiet_loading
+from model.language_model.families import read_config, read_llm, read_tokenizer
 from model.language_model.loading import Loading
-from model.tensor_files import digest_tensors, read_json, read_weights
+from model.tensor_files import digest_tensors, read_json, read_tensors, read_weights
 
 logger = logging.getLogger(__name__)
 
 BASE, VISION, AUDIO = "AVQACL-MoE-base", "clip-vit-large-patch14-336", "BEATs_iter3_plus_AS2M.pt"
 TINY = "tiny"
+ALIGNED, PROJECTORS = "aligned_llm", "projectors.safetensors"
 PROJECTOR, ALIGNER = "model.mm_projector.", "model.mm_audio_aligner."
 TOWERS = ("model.vision_tower.", "model.audio_tower.")  # copies of the towers; the towers' own files are used
 ROTARY = ".rotary_emb.inv_freq"  # stored rounded to fp16; recomputed
@@ -57,8 +69,8 @@ LLAMA_KEYS = (  # what a LLaVA config.json shares with LlamaConfig
 class BackbonePaths:
     """Where the three parts of a backbone are."""
 
-    base: Path  # LLM folder with projector and aligner
-    vision: Path | str  # CLIP folder, or `open_clip:...` (see VisionTower.load)
+    base: Path  # folder in the published or aligned layout
+    vision: Path | str  # CLIP or SigLIP folder, or `open_clip:...` (see VisionTower.load)
     audio: Path  # BEATs file
 
 
@@ -76,13 +88,15 @@ class Backbone:
 
 
 def find_checkpoints(root: str | Path) -> tuple[BackbonePaths, str]:
-    """The backbone under a checkpoint folder: "published" if its three paths exist, "tiny" if none does, or
-    if the folder is the tiny one itself.
+    """The backbone under a checkpoint folder: "published" if its three paths exist, "tiny" if none does or
+    the folder is the tiny one itself; or the folder itself in the aligned layout ("published": its defaults).
 
     Raises: ValueError listing what is missing if only some of the published paths exist, or the tiny ones
     lack too.
     """
     root = Path(root)
+    if (aligned := aligned_paths(root)) is not None:
+        return aligned, "published"
     for folder, kind in ((root, "published"), (root / TINY, "tiny")):
         paths = [folder / name for name in (BASE, VISION, AUDIO)]
         missing = [str(path) for path in paths if not path.exists()]
@@ -96,6 +110,21 @@ def find_checkpoints(root: str | Path) -> tuple[BackbonePaths, str]:
                 "Complete them, remove them to use the tiny backbone, or give each path explicitly."
             )
     raise AssertionError("unreachable")
+
+
+def aligned_paths(folder: Path) -> BackbonePaths | None:
+    """The three parts of a folder in the aligned layout; None for any other folder.
+
+    Raises: ValueError for a plain LLM, which cannot see or hear before it is aligned.
+    """
+    if not (folder / "config.json").is_file():
+        return None
+    config = read_json(folder / "config.json")
+    if config.get("model_type") != ALIGNED:
+        _check_layout(folder, config)
+        return None
+    vision, audio = config["mm_vision_tower"], config["mm_audio_tower"]
+    return BackbonePaths(folder, vision if vision.startswith(OPEN_CLIP) else folder / vision, folder / audio)
 
 
 def load_backbone(
@@ -125,22 +154,40 @@ def load_backbone(
     loading.check(device)
     base = Path(paths.base)
     config = read_json(base / "config.json")
-    if not is_base(config):
+    _check_layout(base, config)
+    sizes, weights, tokenizer = _read_base(base, config)
+    llm_weights, projector_weights, aligner_weights, identity = _split(base, weights)
+    if config.get("identity", identity) != identity:
         raise ValueError(
-            f"{base / 'config.json'}: model_type is {config.get('model_type')!r}, "
-            "expected llava_* (a LLaMA with projector and audio aligner)"
+            f"{base}: made for weights {config['identity'][:16]}, found {identity[:16]}; put the LLM "
+            f"{config.get('llm')} back as it was, or align again"
         )
-    llm_weights, projector_weights, aligner_weights, identity = _split(base, read_weights(base))
     encoder = _load_encoder(paths, config, projector_weights, aligner_weights, qformer)
-    llm = _load_llm(base, config, llm_weights, loading, device, shapes_only)
-    if not (shapes_only or loading.quantised):  # quantised layers are put in place while loading
-        llm = llm.to(device)
-    return Backbone(llm, load_tokenizer(base), encoder.to(device), identity, config, paths, loading)
+    llm = load_llm(base, sizes, llm_weights, loading, device, shapes_only)
+    return Backbone(llm, tokenizer, encoder.to(device), identity, config, paths, loading)
 
 
 def is_base(config: Mapping[str, Any]) -> bool:
     """Whether a `config.json` is that of a base folder."""
-    return str(config.get("model_type", "")).startswith("llava")
+    kind = str(config.get("model_type"))
+    return kind == ALIGNED or kind.startswith("llava")
+
+
+def _check_layout(base: Path, config: Mapping[str, Any]) -> None:
+    if not is_base(config):
+        raise ValueError(
+            f"{base / 'config.json'}: model_type is {config.get('model_type')!r}, expected llava_* or "
+            f"{ALIGNED}, a language model with projector and audio aligner; train these for a plain LLM first: "
+            f"python train/train_base.py --model_name_or_path {base} --data_path FILE.json --output_dir DIR"
+        )
+
+
+def _read_base(base: Path, config: Mapping[str, Any]) -> tuple[PretrainedConfig, dict[str, Tensor], Any]:
+    """Configuration of the LLM; weights of LLM, projector and aligner; tokenizer."""
+    if config["model_type"] == ALIGNED:
+        files = read_llm(base / config["llm"])
+        return files.config, files.weights | read_tensors(base / PROJECTORS), files.tokenizer
+    return llm_config(base, config), read_weights(base), load_tokenizer(base)
 
 
 def _split(
@@ -209,9 +256,11 @@ def _load_part(module: nn.Module, weights: dict[str, Tensor], name: str) -> None
         raise ValueError(f"{name}: weights do not fit the sizes in use: {error}") from error
 
 
-def llm_config(base: Path, config: Mapping[str, Any]) -> PreTrainedConfig:
-    """Configuration of the LLM from the `config.json` of folder `base`; ValueError for what is not
+def llm_config(base: Path, config: Mapping[str, Any]) -> PretrainedConfig:
+    """Configuration of the LLM of a base folder, from its `config.json`; ValueError for what is not
     supported."""
+    if config.get("model_type") == ALIGNED:
+        return read_config(base / config["llm"])
     if config.get("rope_scaling") is not None:
         raise ValueError(f"{base / 'config.json'}: rope_scaling {config['rope_scaling']} is not supported")
     if config.get("rope_theta", ROPE_THETA) != ROPE_THETA:
@@ -220,22 +269,23 @@ def llm_config(base: Path, config: Mapping[str, Any]) -> PreTrainedConfig:
     return LlamaConfig(**sizes, rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA})
 
 
-def _load_llm(
+def load_llm(
     base: Path,
-    config: Mapping[str, Any],
+    config: PretrainedConfig,
     weights: dict[str, Tensor],
     loading: Loading,
     device: torch.device,
-    shapes_only: bool,
+    shapes_only: bool = False,
 ) -> PreTrainedModel:
+    """The causal LM of a configuration, frozen; every weight is used and every one is there."""
     arguments = loading.arguments(device)
     if shapes_only:
         arguments["device_map"] = "meta"
     try:
         with quiet_loading():
-            llm, info = LlamaForCausalLM.from_pretrained(
+            llm, info = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
                 None,
-                config=llm_config(base, config),
+                config=config,
                 state_dict=weights,
                 **arguments,
                 ignore_mismatched_sizes=True,  # reported and refused below
@@ -249,11 +299,16 @@ def _load_llm(
             f"unexpected {sorted(info['unexpected_keys'])[:5]}, "
             f"of other shape {sorted(info['mismatched_keys'])[:5]}"
         )
+    if not (shapes_only or loading.quantised):  # quantised layers are put in place while loading
+        llm = llm.to(device)
     return llm.requires_grad_(False).eval()
 
 
 def load_tokenizer(base: Path) -> Any:
-    """The tokenizer of an LLM folder; ValueError where there is none."""
+    """The tokenizer of a base folder; ValueError where there is none."""
+    config = read_json(base / "config.json")
+    if config.get("model_type") == ALIGNED:
+        return read_tokenizer(base / config["llm"])
     if not (base / "tokenizer.model").is_file():
         raise ValueError(f"{base / 'tokenizer.model'}: no such file; expected a SentencePiece model")
     try:

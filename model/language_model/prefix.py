@@ -5,6 +5,9 @@ the last token of the prompt (`answer` experts). It does not depend on the exper
 without gradient, and serves all epochs, tasks and experts. Each is computed alone, so that its bits do not
 depend on company.
 
+Caches keep all positions, also of layers that look back over a sliding window only: what these may see is
+left to the attention mask, so that prefixes of any length stack.
+
 Letters: B rows, P prefix length, N layers, H key-value heads, K head width.
 """
 
@@ -14,7 +17,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PretrainedConfig
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 BOUND = 2**30  # bytes of prefixes that are kept at most
 
@@ -48,7 +52,7 @@ class PrefixCache:
         return made
 
 
-def stack_prefixes(prefixes: Sequence[Tensor], config: PretrainedConfig) -> tuple[DynamicCache, Tensor]:
+def stack_prefixes(prefixes: Sequence[Tensor]) -> tuple[DynamicCache, Tensor]:
     """A cache of B left-padded prefixes, and which of its positions are real: (B, P) bool."""
     longest = max(prefix.shape[2] for prefix in prefixes)
     parts, heads, _, width = prefixes[0].shape
@@ -58,11 +62,12 @@ def stack_prefixes(prefixes: Sequence[Tensor], config: PretrainedConfig) -> tupl
         start = longest - prefix.shape[2]
         mask[row, start:] = True
         states[:, row, :, start:] = prefix
-    cache = DynamicCache(config=config)
-    for number, layer in enumerate(cache.layers):  # set, not updated: that would copy once more
-        keys, values = states[2 * number], states[2 * number + 1]
+    cache = DynamicCache()
+    for keys, values in zip(states[::2], states[1::2], strict=True):
+        layer = DynamicLayer()
         layer.lazy_initialization(keys, values)
-        layer.keys, layer.values = keys, values
+        layer.keys, layer.values = keys, values  # set, not updated: that would copy once more
+        cache.layers.append(layer)
     return cache, mask
 
 

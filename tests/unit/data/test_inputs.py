@@ -21,8 +21,8 @@ class Letters:
 
     bos_token_id, eos_token_id, eos_token, pad_token_id = 1, 2, "\x02", 0
 
-    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
-        return [ord(letter) for letter in text]
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return [1] * add_special_tokens + [ord(letter) for letter in text]
 
 
 class Store:

@@ -16,13 +16,12 @@ from model.language_model.splice import AUDIO_ID, IGNORE, IMAGE_ID, VIDEO_ID
 
 
 class Words:
-    """A tokenizer without a SentencePiece file: one id per character."""
+    """A tokenizer without a SentencePiece file: one id per character, BOS at the start."""
 
     bos_token_id, eos_token_id, eos_token, pad_token_id = 1, 2, "</s>", 0
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        assert not add_special_tokens
-        ids = []
+        ids = [self.bos_token_id] if add_special_tokens and self.bos_token_id else []
         while text:
             special = text.startswith("</s>")
             ids.append(2 if special else 10 + ord(text[0]))
@@ -35,6 +34,13 @@ class Words:
 
 class NoBos(Words):
     bos_token_id = None  # type: ignore[assignment]
+
+
+class UnusedBos(Words):
+    """Names a BOS and never puts it, as the tokenizers of SmolLM do."""
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return super().encode(text, False)
 
 
 class Joining(Words):
@@ -92,6 +98,12 @@ def test_the_template() -> None:
     assert ids[0] == 1
     assert ids.count(VIDEO_ID) == 1
     assert text_of(ids) == f"{SYSTEM} USER: \nWhat? ASSISTANT:"
+
+
+@pytest.mark.parametrize("tokenizer", [NoBos(), UnusedBos()])
+def test_bos_is_put_where_the_tokenizer_puts_it(tokenizer: Words) -> None:
+    ids = build_prompt(tokenizer, "<video>\nWhat?", "dog").input_ids.tolist()
+    assert ids[0] == 10 + ord(SYSTEM[0]) and 1 not in ids
 
 
 def test_sentinels_stand_where_the_tags_were() -> None:

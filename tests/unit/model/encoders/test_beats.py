@@ -132,16 +132,41 @@ def test_half_precision_file_loads_frozen_in_float32(tmp_path: Path) -> None:
         assert torch.equal(parameter, beats.get_parameter(name).half().float())
 
 
-def test_classifier_of_a_fine_tuned_file_is_left_out(tmp_path: Path) -> None:
-    save_beats(tmp_path / "beats.pt", small_beats())
+TRAINING_ENTRIES = {  # what the cfg of Microsoft's files holds besides the architecture
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "encoder_layerdrop": 0.05,
+    "dropout_input": 0.0,
+    "layer_wise_gradient_decay_ratio": 0.6,
+    "predictor_dropout": 0.0,
+    "predictor_class": 527,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tuned", [False, True], ids=["pre-trained", "fine-tuned"])
+@pytest.mark.parametrize("iteration", [{"deep_norm": False, "gru_rel_pos": True}, {"deep_norm": True}])
+def test_microsofts_files(
+    tmp_path: Path, fbank: Tensor, caplog: pytest.LogCaptureFixture, iteration: dict[str, bool], tuned: bool
+) -> None:
+    """All iterations have the same tensors; a fine-tuned file adds a classifier and its labels."""
+    beats = small_beats(**iteration)
+    save_beats(tmp_path / "beats.pt", beats)
     stored = torch.load(tmp_path / "beats.pt", weights_only=True)
-    stored["model"]["predictor.weight"] = torch.zeros(5, 32)
-    torch.save(stored, tmp_path / "extra.pt")
-    with pytest.raises(ValueError, match=r"(?s)extra\.pt.*predictor"):
-        load_beats(tmp_path / "extra.pt")
-    stored["cfg"]["finetuned_model"] = True
-    torch.save(stored, tmp_path / "tuned.pt")
-    assert load_beats(tmp_path / "tuned.pt").width == 32
+    del stored["cfg"]["finetuned_model"]
+    stored["cfg"] |= TRAINING_ENTRIES | {"finetuned_model": tuned}
+    stored["model"]["predictor.weight"] = torch.zeros(527, 32)
+    stored["model"]["predictor.bias"] = torch.zeros(527)
+    stored["label_dict"] = {0: "/m/09x0r"}
+    torch.save(stored, tmp_path / "beats.pt")
+    if not tuned:
+        with pytest.raises(ValueError, match=r"(?s)beats\.pt.*predictor"):
+            load_beats(tmp_path / "beats.pt")
+        return
+    with caplog.at_level("INFO"):
+        loaded = load_beats(tmp_path / "beats.pt")
+    assert "classifier predictor.weight is not used" in caplog.text and "predictor.bias" in caplog.text
+    torch.testing.assert_close(loaded(fbank), beats(fbank), rtol=0, atol=0)
 
 
 class Payload:

@@ -8,8 +8,20 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, CLIPVisionModel
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    SiglipConfig,
+    SiglipModel,
+    SiglipTextConfig,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from model.encoders.images import ImageSpec, pixels
 from model.encoders.vision import VisionTower
@@ -21,6 +33,12 @@ PREPROCESSOR = {
     "image_std": [0.26862954, 0.26130258, 0.27577711],
     "resample": 3,
     "size": {"shortest_edge": 32},
+}
+SIGLIP_PREPROCESSOR = {
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+    "resample": 2,
+    "size": {"height": 32, "width": 32},
 }
 VISION = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 4, "num_attention_heads": 2}
 VISION |= {"image_size": 32, "patch_size": 8}
@@ -126,6 +144,44 @@ def test_unusable_folders_are_refused_by_name(folder: Path) -> None:
         VisionTower.load(folder)
 
 
+@pytest.fixture(scope="module")
+def siglip() -> SiglipModel:
+    torch.manual_seed(0)
+    text = SiglipTextConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9
+    )
+    config = SiglipConfig(
+        text_config=text.to_dict(), vision_config=SiglipVisionConfig(**VISION | {"patch_size": 9}).to_dict()
+    )
+    return SiglipModel(config).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", [-1, -2, -4])
+@pytest.mark.parametrize("whole", [False, True], ids=["vision", "whole"])
+def test_siglip_features_are_all_its_patches(
+    tmp_path: Path, siglip: SiglipModel, layer: int, whole: bool
+) -> None:
+    reference: SiglipVisionModel = siglip.vision_model
+    (siglip if whole else reference).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(SIGLIP_PREPROCESSOR))
+    tower = VisionTower.load(tmp_path, layer)
+    images = [picture(40, 50), picture(60, 30, "L")]
+    x = SiglipImageProcessorPil(**SIGLIP_PREPROCESSOR)(images, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(tower.preprocess(images), x, atol=1e-5, rtol=1e-5)
+    expected = reference(x, output_hidden_states=True).hidden_states[layer]
+    torch.testing.assert_close(tower(x), expected, atol=1e-5, rtol=1e-5)
+    assert (tower.patches, tower.width) == (9, 16), "32 // 9 patches a side"
+    assert len(list(tower.parameters())) == 3 + 16 * (5 + layer)
+
+
+def test_siglip_of_variable_size_is_refused(tmp_path: Path) -> None:
+    for kind in ("siglip2", "siglip2_vision_model"):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+        with pytest.raises(ValueError, match=r"config\.json: siglip2.*NaFlex.*fixed size"):
+            VisionTower.load(tmp_path)
+
+
 OPEN_CLIP = {
     "embed_dim": 8,
     "vision_cfg": {"image_size": 32, "layers": 3, "width": 16, "head_width": 8, "patch_size": 8},
@@ -176,3 +232,19 @@ def test_open_clip_without_weights_is_refused(open_clip_files: Path) -> None:
         VisionTower.load("open_clip:small-test-vit")
     with pytest.raises(ValueError, match="cannot be loaded from"):
         VisionTower.load(f"open_clip:small-test-vit:{open_clip_files}/absent.pt")
+
+
+@torch.no_grad()
+def test_open_clip_models_with_a_timm_trunk(tmp_path: Path) -> None:
+    vision = {"image_size": 224, "timm_model_name": "vit_tiny_patch16_224", "timm_pool": "avg"}
+    (tmp_path / "small-test-timm.json").write_text(json.dumps({**OPEN_CLIP, "vision_cfg": vision}))
+    open_clip.add_model_config(tmp_path / "small-test-timm.json")
+    clip = open_clip.create_model("small-test-timm").eval()
+    torch.save(clip.state_dict(), tmp_path / "weights.bin")
+    tower = VisionTower.load(f"open_clip:small-test-timm:{tmp_path / 'weights.bin'}")
+    seen: list[torch.Tensor] = []
+    clip.visual.trunk.blocks[-2].register_forward_hook(lambda _m, _i, output: seen.append(output))
+    x = torch.randn(1, 3, 224, 224)
+    clip.visual(x)
+    torch.testing.assert_close(tower(x), seen[0][:, 1:], atol=1e-5, rtol=1e-5)
+    assert (tower.patches, tower.width) == (196, 192)

@@ -168,7 +168,7 @@ def test_wrong_weights_are_refused_by_name(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "llama"}, "model_type is 'llama', expected llava"),
+        ({"model_type": "llama"}, "model_type is 'llama', expected llava.*train_base"),
         ({"mm_projector_type": ...}, "lacks .*mm_projector_type"),
         ({"mm_projector_type": "resampler"}, "unknown projector type 'resampler'"),
         ({"mm_hidden_size": 9}, "8 wide.*mm_hidden_size 9"),
