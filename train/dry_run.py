@@ -20,7 +20,7 @@ from data.loading_flags import loading
 from data.prompts import PromptTokenizer
 from data.samples import Benchmark, Sample, read_samples
 from data.workload import MediaTokens, count_workload
-from model.language_model.backbone import load_tokenizer
+from model.language_model.backbone import TINY, load_tokenizer
 from model.planning.skeleton import Configs, build_skeleton, published_configs, read_configs
 from train.arguments import PRESETS, train_config
 from train.budget import Asking, Budget, Machine, make_budget
@@ -93,6 +93,7 @@ def dry_run(
 def backbone_configs(arguments: argparse.Namespace) -> tuple[Configs, str, str]:
     """What to build, the preset of its training, and where its sizes come from, for people."""
     named = arguments.model_name_or_path is not None or getattr(arguments, "preset", None) == "tiny"
+    named = named or arguments.checkpoints.resolve().name == TINY
     try:
         paths, preset = backbone_paths(arguments)
     except ValueError:

@@ -177,7 +177,7 @@ def _check_layout(base: Path, config: Mapping[str, Any]) -> None:
     if not is_base(config):
         raise ValueError(
             f"{base / 'config.json'}: model_type is {config.get('model_type')!r}, expected llava_* or "
-            f"{ALIGNED}, a language model with projector and audio aligner; train these for a plain LLM first: "
+            f"{ALIGNED}, a language model with projector and audio aligner; train these for a plain LLM: "
             f"python train/train_base.py --model_name_or_path {base} --data_path FILE.json --output_dir DIR"
         )
 
