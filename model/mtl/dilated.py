@@ -97,7 +97,7 @@ class ReachingConv2d(nn.Conv2d):
         if share_of_work(inputs.shape[2], inputs.shape[3], kernel, dilation) > WORTH:  # type: ignore[arg-type]
             return super().forward(inputs)
         weight, device = self.weight, inputs.device.type
-        if torch.is_autocast_enabled(device):
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             narrow = torch.get_autocast_dtype(device)
             inputs, weight = inputs.to(narrow), weight.to(narrow)
         out = _TapConvolution.apply(inputs, weight, dilation)

@@ -29,11 +29,7 @@ def test_sizes(aoe: RecordedSet, architecture: str) -> None:
     model, index = case.model(), case.index
     assert sum(parameter.numel() for parameter in model.parameters()) == index["n_params"]
     assert list(case.tensors["input"].shape) == index["shapes"]["input"]
-    assert [case.sizes["batch"], *index["shapes"]["input"][1:]] == [
-        case.sizes["batch"],
-        3,
-        *case.sizes["image"],
-    ]
+    assert index["shapes"]["input"] == [case.sizes["batch"], 3, *case.sizes["image"]]
     assert index["ew_weights"] == [1.0] * len(case.tasks)
 
 
