@@ -59,6 +59,7 @@ def add_model_flags(group: Any) -> None:
     group.add_argument("--img_size", type=int, nargs="+", default=SAME, help="3 HEIGHT WIDTH (3 288 384)")
     group.add_argument("--encoder", choices=ENCODERS, default=SAME, help="(resnet50)")
     group.add_argument("--width", type=int, default=SAME, help="plain encoder: first stage's channels (64)")
+    group.add_argument("--head_width", type=int, default=SAME, help="channels of the heads (256)")
     group.add_argument(
         "--pretrained", default=SAME, help="ResNet weights: imagenet, none, or a file (imagenet)"
     )

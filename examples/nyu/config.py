@@ -27,6 +27,7 @@ class StudyConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     encoder: str = "resnet50"
     width: int = 64  # plain encoder: channels of its first stage, a quarter of its last
+    head_width: int = 256  # channels of the DeepLab heads
     pretrained: str = "imagenet"  # ResNet: imagenet, a file, or none
     num_experts: tuple[int, ...] = (1, 1)
     img_size: tuple[int, int, int] = (3, 288, 384)

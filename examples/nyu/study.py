@@ -80,7 +80,9 @@ def make_trainer(
         state = None if load else imagenet_weights(config.pretrained)
         encoder, channels = partial(DilatedResNet50, state), DilatedResNet50.out_channels
     outputs = {"segmentation": layout.classes, **OUTPUTS}
-    heads: dict[str, nn.Module] = {task: deeplab_head(channels, outputs[task]) for task in layout.tasks}
+    heads: dict[str, nn.Module] = {
+        task: deeplab_head(channels, outputs[task], config.head_width) for task in layout.tasks
+    }
     return Trainer(
         tasks_of(config),
         config.weighting,

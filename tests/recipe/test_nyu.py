@@ -9,7 +9,9 @@ import pytest
 
 pytestmark = pytest.mark.recipe
 
-SMALL = "--img_size 3 24 32 --encoder plain --width 4 --train_bs 2 --test_bs 2 --epochs 1 --quiet"
+SMALL = (
+    "--img_size 3 24 32 --encoder plain --width 4 --head_width 8 --train_bs 2 --test_bs 2 --epochs 1 --quiet"
+)
 PUBLISHED = "--weighting EW --arch AOEMTL --num_experts 2 2 --gpu_id 0 --scheduler step"
 
 

@@ -11,7 +11,9 @@ from examples.nyu.arguments import make_parser
 from examples.nyu.main import main
 from examples.nyu.study import load_best
 
-SMALL = "--img_size 3 24 32 --encoder plain --width 4 --train_bs 2 --test_bs 2 --epochs 2 --quiet"
+SMALL = (
+    "--img_size 3 24 32 --encoder plain --width 4 --head_width 8 --train_bs 2 --test_bs 2 --epochs 2 --quiet"
+)
 PUBLISHED = "--weighting EW --arch AOEMTL --num_experts 2 2 --gpu_id 0 --scheduler step"
 
 
