@@ -77,6 +77,12 @@ def add_training_flags(group: Any) -> None:
     group.add_argument("--test_bs", type=int, default=SAME, help="(8)")
     group.add_argument("--seed", type=int, default=SAME, help="(0)")
     group.add_argument("--aug", action="store_true", default=SAME, help="random zoom and flip")
+    group.add_argument(
+        "--recompute_shared",
+        action="store_true",
+        default=SAME,
+        help="less memory: the shared experts run twice, the result is the same",
+    )
     for name in ("bf16", "fp16"):
         group.add_argument(
             f"--{name}", dest="precision", action="store_const", const=name, default=SAME, help=f"in {name}"

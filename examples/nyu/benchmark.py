@@ -3,7 +3,8 @@
     python benchmark.py --size 288 384 --threads 2
 
 Published: all experts' features stacked and concatenated for each task, dense dilated ASPP, one graph over
-all tasks, fp32. Ours: no stack, taps that reach the map only, task by task; fp32 and bf16. ResNet-50,
+all tasks, fp32. Ours: no stack, taps that reach the map only, task by task; in fp32, in fp32 with
+--recompute_shared (lean), in bf16. ResNet-50,
 --num_experts 1 1, batch 2 by default. A step is forward and backward. Each side runs in a process of its own,
 whose largest memory is reported; gradients of ours in fp32 are compared tensor by tensor, relative to the
 largest entry.
@@ -35,7 +36,7 @@ from model.mtl.dilated import ReachingConv2d
 from train.mtl.trainer import Trainer
 from train.reporting import Reporting
 
-SIDES = ("published", "ours", "ours_bf16")
+SIDES = ("published", "ours", "ours_lean", "ours_bf16")
 EPS = 1e-8
 
 
@@ -64,7 +65,7 @@ def main(arguments: argparse.Namespace) -> None:
         found = {}
         for side in SIDES:
             extra = ["--side", side]
-            if side != "ours_bf16":
+            if side in SIDES[:2]:
                 extra += ["--gradients", f"{place}/{side}.pt"]
             done = subprocess.run(
                 [sys.executable, __file__, *sys.argv[1:], *extra], capture_output=True, text=True, check=False
@@ -94,6 +95,7 @@ def run_side(arguments: argparse.Namespace) -> dict[str, float]:
         num_experts=tuple(arguments.num_experts),
         img_size=(3, *arguments.size),
         precision="bf16" if half else "no",
+        recompute_shared=arguments.side == "ours_lean",
     )
     accelerator = Accelerator(cpu=True, mixed_precision=config.precision)
     trainer = make_trainer(config, accelerator, Reporting())

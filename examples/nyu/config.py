@@ -40,6 +40,7 @@ class StudyConfig:
     epochs: int = 200
     seed: int = 0
     precision: str = "no"
+    recompute_shared: bool = False  # less memory for one more forward pass of the shared experts
 
     def __post_init__(self) -> None:
         for name, value, known in (

@@ -89,7 +89,9 @@ def make_trainer(
         ARCHITECTURES[config.arch],
         encoder,
         heads,
-        TrainerSettings(config.optim, config.train_bs, config.test_bs, config.seed, workers),
+        TrainerSettings(
+            config.optim, config.train_bs, config.test_bs, config.seed, workers, config.recompute_shared
+        ),
         arch_args={
             "num_experts": config.num_experts,
             "img_size": config.img_size,
@@ -110,7 +112,8 @@ def train(config: StudyConfig, trainer: Trainer, ignore_memory: bool = False) ->
 
     def before() -> None:
         shape = (config.train_bs, *config.img_size)
-        need = predict(trainer.model, shape, config.optim, config.precision != "no")
+        half = config.precision != "no"
+        need = predict(trainer.model, shape, config.optim, half, config.recompute_shared)
         if ignore_memory:
             log.info("memory: %.2f GiB predicted for a step, not checked", need.total / 2**30)
         else:

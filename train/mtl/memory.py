@@ -66,11 +66,16 @@ def _count(weights: Iterable[Tensor]) -> Iterator[_Kept]:
 
 
 def predict(
-    model: Architecture, inputs: torch.Size | tuple[int, ...], optim: OptimConfig, half: bool = False
+    model: Architecture,
+    inputs: torch.Size | tuple[int, ...],
+    optim: OptimConfig,
+    half: bool = False,
+    recompute: bool = False,
 ) -> MemoryNeed:
     """Need of a training step with inputs of this shape, batch first.
 
-    half: activations in 16 bits, which stand beside a copy of the weights in 16 bits.
+    half: activations in 16 bits, which stand beside a copy of the weights in 16 bits. recompute: the shared
+    part keeps nothing while the tasks run.
     """
     ghost = copy.deepcopy(model).to("meta").train()
     size = sum(p.numel() * p.element_size() for p in ghost.parameters())
@@ -84,11 +89,11 @@ def predict(
             ghost.task_output(task, image, tuple(piece.detach().requires_grad_() for piece in shared))
         tasks.append(kept)
     largest = max(tasks, key=lambda kept: kept.bytes)
-    activations = common.bytes + largest.bytes
+    together = max(common.bytes, largest.bytes) if recompute else common.bytes + largest.bytes
     work = 2 * max(common.largest, largest.largest)
     return MemoryNeed(
         size * (2 + STATES[optim.optim]) + (size // 2 if half else 0),
-        activations // 2 if half else activations,
+        together // 2 if half else together,
         work // 2 if half else work,
     )
 

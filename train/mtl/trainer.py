@@ -43,6 +43,7 @@ class TrainerSettings:
     test_batch: int = 8
     seed: int = 0
     workers: int = 0  # processes that read data
+    recompute_shared: bool = False  # less memory for one more forward pass of the shared experts
 
     def __post_init__(self) -> None:
         if self.train_batch < 2 or self.test_batch < 1:
@@ -89,7 +90,9 @@ class Trainer:
         self.model = architecture(names, encoder_class, decoders, device=device, **dict(arch_args or {}))
         self.model.to(device)
         self.weighting = make_weighting(weighting, len(names))
-        self.backward = TaskwiseBackward(self.model, self.weighting, self.tasks, self.accelerator)
+        self.backward = TaskwiseBackward(
+            self.model, self.weighting, self.tasks, self.accelerator, self.settings.recompute_shared
+        )
         self.history: list[dict[str, Any]] = []
 
     def train(

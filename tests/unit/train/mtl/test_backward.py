@@ -66,3 +66,20 @@ def test_an_all_invalid_task_gives_loss_0_and_no_nan(
         assert result.losses[1] == 0
         for parameter in trainer.model.parameters():
             assert parameter.grad is None or torch.isfinite(parameter.grad).all(), weighting
+
+
+@pytest.mark.parametrize("weighting", ["EW", "PCGrad"])
+@pytest.mark.parametrize("architecture", [HPS, AOEMTL, PLE])
+def test_recomputing_the_shared_part_changes_no_bit(
+    architecture: type[Architecture], weighting: str, tmp_path: Path
+) -> None:
+    trainers = [make_trainer(tmp_path, architecture, weighting) for _ in range(2)]
+    trainers[1].backward.recompute = True
+    for trainer in trainers:
+        torch.manual_seed(1)
+        trainer.backward(*batch(range(3)))
+    pairs = zip(*(trainer.model.named_parameters() for trainer in trainers), strict=True)
+    for (name, ours), (_, theirs) in pairs:
+        assert torch.equal(ours.grad, theirs.grad), name
+    for ours, theirs in zip(*(trainer.model.buffers() for trainer in trainers), strict=True):
+        assert torch.equal(ours, theirs)
