@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from evaluation.png import save_png
 from evaluation.summary import METHOD_TITLES
 from evaluation.tables import has_stages
-from model.moe.files import atomic_write
 
-DPI = 150
 PANEL = 0.7  # inches for each cell of a heat map
 INK, FAINT = "#333333", "#bbbbbb"
 # method -> (colour, line style); one colour stands out, the rest stays quiet
@@ -27,14 +25,6 @@ LINES: dict[str, tuple[str, str]] = {
     "joint": ("#3f8f5b", ":"),
     "zero_shot": ("#999999", ":"),
 }
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    """Write a PNG atomically, without a date, so that equal summaries give equal files."""
-    FigureCanvasAgg(figure)
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
-    return path
 
 
 def _heat_map(
@@ -75,7 +65,7 @@ def draw_matrices(summary: Mapping[str, Any], path: Path) -> Path | None:
         _heat_map(axes, values, labels, [f"after {task}" for task in tasks], tasks)
         axes.set_title(METHOD_TITLES[name].split(" (")[0], fontsize=10, color=INK)
     figure.suptitle(f"{summary['benchmark']}: accuracy in percent", fontsize=11, color=INK)
-    return _save(figure, path)
+    return save_png(figure, path)
 
 
 def draw_forgetting(summary: Mapping[str, Any], path: Path) -> Path | None:
@@ -116,7 +106,7 @@ def draw_forgetting(summary: Mapping[str, Any], path: Path) -> Path | None:
     figure.supxlabel("after learning", fontsize=9, color=INK)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
-    return _save(figure, path)
+    return save_png(figure, path)
 
 
 def draw_routing(summary: Mapping[str, Any], path: Path) -> Path | None:
@@ -158,7 +148,7 @@ def draw_routing(summary: Mapping[str, Any], path: Path) -> Path | None:
     right.tick_params(length=0, labelsize=9, colors=INK)
     right.spines[["top", "right"]].set_visible(False)
     figure.suptitle(summary["benchmark"], fontsize=11, color=INK)
-    return _save(figure, path)
+    return save_png(figure, path)
 
 
 def draw_pictures(summary: Mapping[str, Any], out_dir: Path) -> list[Path]:

@@ -7,7 +7,7 @@
 Legend: B batch, E experts, T tokens, R rank; `...` any further dimensions of a feature map.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,9 +23,10 @@ EPS = 1e-8
 def activation_norms(features: Tensor) -> Tensor:
     """Euclidean norm of each expert's output per sample, over all other dimensions. (B, E, ...) -> (B, E)
 
-    Its gradient is y / ||y||, and 0 where the norm is 0.
+    Its gradient is y / ||y||, and 0 where the norm is 0. Half precision is summed in float32.
     """
-    return torch.linalg.vector_norm(features.flatten(2), dim=2)
+    wide = torch.float32 if features.dtype in (torch.bfloat16, torch.float16) else None
+    return torch.linalg.vector_norm(features.flatten(2), dim=2, dtype=wide)
 
 
 def fusion_weights(norms: Tensor, eps: float = EPS) -> Tensor:
@@ -33,23 +34,40 @@ def fusion_weights(norms: Tensor, eps: float = EPS) -> Tensor:
     return norms / (norms.sum(1, keepdim=True) + eps)
 
 
-def fuse(features: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
+def mix(features: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Weighted sum over the experts, z = sum_k w_k y_k, without a stack of all of them in memory.
+
+    features: E times (B, ...); weights: (B, E). Returns (B, ...) in the features' type.
+    """
+    shape = (-1, *[1] * (features[0].ndim - 1))
+    columns = weights.to(features[0].dtype).unbind(1)
+    terms = [weight.view(shape) * feature for weight, feature in zip(columns, features, strict=True)]
+    return sum(terms[1:], terms[0])
+
+
+def fuse(features: Tensor | Sequence[Tensor], eps: float = EPS) -> tuple[Tensor, Tensor]:
     """Fuse the experts' outputs by their norms.
 
     Args:
-        features: one output per expert. (B, E, ...), E >= 1
+        features: one output per expert, E >= 1: stacked (B, E, ...), or a sequence of E times (B, ...).
         eps: keeps the weights finite where all experts are silent; the fused output is 0 there.
 
     Returns:
         Fused output (B, ...) and weights (B, E).
 
     Raises:
-        ValueError: fewer than three dimensions.
+        ValueError: no expert, or outputs without a feature dimension.
     """
-    if features.ndim < 3:
-        raise ValueError(f"fusion: got shape {tuple(features.shape)}, expected (batch, experts, ...)")
-    weights = fusion_weights(activation_norms(features), eps)
-    return torch.einsum("be,be...->b...", weights, features), weights
+    if isinstance(features, Tensor):
+        if features.ndim < 3:
+            raise ValueError(f"fusion: got shape {tuple(features.shape)}, expected (batch, experts, ...)")
+        features = features.unbind(1)
+    if not features or features[0].ndim < 2:
+        shapes = [tuple(feature.shape) for feature in features]
+        raise ValueError(f"fusion: got outputs of shapes {shapes}, expected one (batch, ...) per expert")
+    norms = torch.cat([activation_norms(feature[:, None]) for feature in features], 1)
+    weights = fusion_weights(norms, eps)
+    return mix(features, weights), weights
 
 
 @dataclass

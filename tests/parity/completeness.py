@@ -1,8 +1,9 @@
 """Pytest plugin of the parity tests: nothing recorded is left out in silence.
 
 * Where PARITY_ROOT is set, a skipped parity test is a failure.
-* After all tests of test_avqacl_moe.py the run fails if a recorded file, tensor or JSON value was not read.
-  (Not asked of a run that selects some of them.) Works over the processes of pytest-xdist, too.
+* After all tests of test_avqacl_moe.py or test_aoe_mtl.py the run fails if a file, tensor or JSON value of
+  its recorded set was not read. (Not asked of a run that selects some of the tests.) Works over the processes
+  of pytest-xdist, too.
 
 The worst error of each kind is shown at the end.
 """
@@ -16,6 +17,11 @@ import pytest
 
 HELPERS = (
     "recorded",
+    "aoe_architectures",
+    "aoe_fusion",
+    "aoe_metrics",
+    "aoe_training",
+    "aoe_weightings",
     "avqacl_media",
     "avqacl_language",
     "avqacl_prompts",
@@ -26,33 +32,32 @@ pytest.register_assert_rewrite(*(f"tests.parity.{name}" for name in HELPERS))
 
 from tests.parity.recorded import Notes, recorded_names  # noqa: E402
 
-TESTS = "test_avqacl_moe.py"
+SETS = {"test_avqacl_moe.py": "avqacl_moe", "test_aoe_mtl.py": "aoe_mtl"}  # tests -> folder they must read
 DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "parity"
 NOTES = pytest.StashKey[Notes]()
-WHOLE = pytest.StashKey[bool]()  # whether all tests of the file are to run
+WHOLE = pytest.StashKey[set[str]]()  # files of which all tests are to run
 UNREAD = pytest.StashKey[list[str]]()
 
 
-def recorded_folder() -> Path:
-    return Path(os.environ.get("PARITY_ROOT", DEFAULT)) / "avqacl_moe"
+def recorded_folder(name: str = "avqacl_moe") -> Path:
+    return Path(os.environ.get("PARITY_ROOT", DEFAULT)) / name
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[NOTES] = Notes()
-    config.stash[WHOLE] = False
+    config.stash[WHOLE] = set()
     config.stash[UNREAD] = []
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
-    here = any(item.path.name == TESTS for item in items) and not config.option.collectonly
-    config.stash[WHOLE] = here and not any("::" in argument for argument in config.args)
+    if not config.option.collectonly and not any("::" in argument for argument in config.args):
+        config.stash[WHOLE] = {item.path.name for item in items} & set(SETS)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     for item in items:
-        if item.path.name == TESTS:
-            item.config.stash[WHOLE] = False
+        item.config.stash[WHOLE].discard(item.path.name)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -69,19 +74,20 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     notes = config.stash[NOTES]
     output = getattr(config, "workeroutput", None)
     if output is not None:  # a process of xdist: the controller looks at all of them together
-        output["parity"] = (config.stash[WHOLE], sorted(notes.read), notes.worst)
+        output["parity"] = (sorted(config.stash[WHOLE]), sorted(notes.read), notes.worst)
         return
-    if config.stash[WHOLE] and recorded_folder().is_dir():
-        config.stash[UNREAD] = sorted(recorded_names(recorded_folder()) - notes.read)
-        if config.stash[UNREAD] and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    for folder in (recorded_folder(SETS[tests]) for tests in sorted(config.stash[WHOLE])):
+        if folder.is_dir():
+            config.stash[UNREAD] += sorted(recorded_names(folder) - notes.read)
+    if config.stash[UNREAD] and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    whole, read, worst = getattr(node, "workeroutput", {}).get("parity", (False, [], {}))
+    whole, read, worst = getattr(node, "workeroutput", {}).get("parity", ([], [], {}))
     node.config.stash[NOTES].merge(read, worst)
-    node.config.stash[WHOLE] |= whole
+    node.config.stash[WHOLE].update(whole)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

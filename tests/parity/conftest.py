@@ -1,7 +1,7 @@
-"""The recorded set of the published system: what is in it is read from its files, never assumed.
+"""The recorded sets of the published systems: what is in them is read from their files, never assumed.
 
-`PARITY_ROOT` names the folder that holds `avqacl_moe/`; where it is set, a missing set is a failure, not a
-skip (see completeness.py).
+`PARITY_ROOT` names the folder that holds `avqacl_moe/` and `aoe_mtl/`; where it is set, a missing set is a
+failure, not a skip (see completeness.py).
 """
 
 import json
@@ -30,7 +30,7 @@ GROUPS = {"sample": "samples.json", "edge": "edge_samples.json"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test with an argument `name` runs for every sample of the set."""
+    """A test with an argument `name` runs for every sample, one with `architecture` for each of those."""
     if "name" in metafunc.fixturenames:
         names = []
         for group, file in GROUPS.items():
@@ -38,6 +38,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             samples = json.loads(path.read_text()) if path.is_file() else []
             names += [f"{group}_{number}" for number in range(len(samples))]
         metafunc.parametrize("name", names or ["sample_0"])
+    if "architecture" in metafunc.fixturenames:
+        index = recorded_folder("aoe_mtl") / "arch_index.json"
+        cases = list(json.loads(index.read_text())["cases"]) if index.is_file() else ["AOEMTL_1_1"]
+        metafunc.parametrize("architecture", cases)
 
 
 @pytest.fixture(scope="session")
@@ -45,12 +49,21 @@ def notes(pytestconfig: pytest.Config) -> Notes:
     return pytestconfig.stash[NOTES]
 
 
-@pytest.fixture(scope="session")
-def folder() -> Path:
-    path = recorded_folder()
+def existing(path: Path) -> Path:
     if not path.is_dir():
         pytest.skip(f"no recorded values at {path} (set PARITY_ROOT)")
     return path
+
+
+@pytest.fixture(scope="session")
+def folder() -> Path:
+    return existing(recorded_folder())
+
+
+@pytest.fixture(scope="session")
+def aoe(notes: Notes) -> RecordedSet:
+    """The recorded values of AoE-MTL and its baselines."""
+    return RecordedSet(existing(recorded_folder("aoe_mtl")), notes)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 INPUT_FOLDERS = ("experts", "anchors")
-PROSE = {"training.json/note"}  # read by people
+PROSE = {"training.json/note", "README.md"}  # read by people
 
 
 class Tolerance(NamedTuple):
@@ -121,21 +121,21 @@ class Recorded(Mapping[str, Any]):
 
 
 class RecordedSet:
-    """The folder `avqacl_moe`; files below `expected/` by name."""
+    """The folder `avqacl_moe` or `aoe_mtl`; files of expected values by name."""
 
     def __init__(self, folder: Path, notes: Notes) -> None:
         self.folder, self.notes = folder, notes
         self.file = cache(self._open)
 
     def _open(self, name: str) -> Recorded:
-        path = self.folder / "expected" / name
+        path = expected_folder(self.folder) / name
         if path.suffix == ".json":
             return Recorded(json.loads(path.read_text()), name, self.notes)
         return Recorded(load_file(path), name, self.notes)
 
     def names(self, pattern: str) -> list[str]:
-        """Names of the files below `expected/` that fit."""
-        return sorted(path.name for path in (self.folder / "expected").glob(pattern))
+        """Names of the files of expected values that fit."""
+        return sorted(path.name for path in expected_folder(self.folder).glob(pattern))
 
     def inputs(self, kind: str) -> dict[int, Path]:
         """Task -> its file in the folder `experts` or `anchors`, noted as read."""
@@ -145,11 +145,17 @@ class RecordedSet:
         return dict(sorted(paths.items()))
 
 
+def expected_folder(folder: Path) -> Path:
+    """Where a set keeps its expected values: `expected/`, or the folder itself where it has nothing else."""
+    return folder / "expected" if (folder / "expected").is_dir() else folder
+
+
 def recorded_names(folder: Path) -> set[str]:
     """Everything that a test should read: `FILE/KEY` of expected values, experts and anchors by file."""
-    names = {f"{kind}/{path.name}" for kind in INPUT_FOLDERS for path in (folder / kind).iterdir()}
-    for path in (folder / "expected").rglob("*"):
-        file = path.relative_to(folder / "expected").as_posix()
+    expected = expected_folder(folder)
+    names = {f"{kind}/{path.name}" for kind in INPUT_FOLDERS for path in (folder / kind).glob("*")}
+    for path in expected.rglob("*"):
+        file = path.relative_to(expected).as_posix()
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as content:
                 names |= {f"{file}/{key}" for key in content.keys()}  # noqa: SIM118

@@ -1,0 +1,115 @@
+"""Tables of multi-task results in the columns of the paper, made from result.json files alone.
+
+Numbers are means over seeds, with the sample standard deviation where there are several. delta-m is taken
+seed by seed against the baseline's run of the same seed:
+
+    delta_m = 100 / T sum_t 1 / M_t sum_j s_tj (M_tj - B_tj) / B_tj, s_tj = 1 where higher is better, else -1
+
+so positive means better than the baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from evaluation.scoring.dense import HIGHER_IS_BETTER, delta_m
+from evaluation.tables import Table, to_markdown
+
+FORMULA = (
+    "delta-m = 100 / T sum_t 1 / M_t sum_j s_tj (M_tj - B_tj) / B_tj in percent, s_tj = 1 where higher is "
+    "better, else -1; positive = better than the baseline B"
+)
+PERCENT = ("mIoU", "pixAcc", "<11.25", "<22.5", "<30")  # stored 0 to 1, printed in percent
+ARROWS = {True: "up", False: "down"}
+Results = Mapping[str, Sequence[Mapping[str, Any]]]  # row -> results of its seeds
+
+
+def summarise(results: Results, baseline: str) -> dict[str, Any]:
+    """Row -> column -> mean and spread; what the tables and the JSON file show.
+
+    Raises:
+        ValueError: no such baseline, or a row without a run for one of the baseline's seeds.
+    """
+    if baseline not in results:
+        raise ValueError(f"baseline {baseline!r}; expected one of {', '.join(results)}")
+    base = {run["config"]["seed"]: run["test"] for run in results[baseline]}
+    rows = {}
+    for name, runs in results.items():
+        seeds = [run["config"]["seed"] for run in runs]
+        if set(seeds) != set(base):
+            raise ValueError(f"{name}: seeds {sorted(seeds)}, the baseline has {sorted(base)}; run the rest")
+        columns = {
+            f"{task} {metric}": spread([_printed(metric, run["test"][task][metric]) for run in runs])
+            for task, metrics in runs[0]["test"].items()
+            for metric in metrics
+        }
+        gains = [delta_m(run["test"], base[run["config"]["seed"]]) for run in runs]
+        columns["delta-m"] = spread(gains) if name != baseline else {"mean": 0.0, "std": 0.0}
+        columns["GFLOPs"] = spread([run["flops"] / 1e9 for run in runs])
+        columns["params (M)"] = spread([run["parameters"] / 1e6 for run in runs])
+        rows[name] = {"seeds": sorted(seeds), "columns": columns}
+    return {"baseline": baseline, "formula": FORMULA, "rows": rows}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean and sample standard deviation (0 for one value)."""
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {"mean": float(np.mean(values)), "std": std}
+
+
+def as_table(summary: Mapping[str, Any]) -> Table:
+    """One row a method."""
+    rows = summary["rows"]
+    columns = list(next(iter(rows.values()))["columns"])
+    table = [["method", *map(_heading, columns)]]
+    for name, row in rows.items():
+        cells = [_cell(column, row["columns"][column]) for column in columns]
+        if name == summary["baseline"]:
+            cells[columns.index("delta-m")] = "-"
+        table.append([name, *cells])
+    return table
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """The table with its formula, in Markdown."""
+    return f"{to_markdown(as_table(summary))}\n\n{_legend(summary)}\n"
+
+
+def latex(summary: Mapping[str, Any]) -> str:
+    """The table as LaTeX `tabular`."""
+    header, *rows = [[_escape(cell) for cell in row] for row in as_table(summary)]
+    lines = [" & ".join(row) + r" \\" for row in (header, *rows)]
+    body = "\n".join([r"\hline", lines[0], r"\hline", *lines[1:], r"\hline"])
+    legend = _escape(_legend(summary))
+    return f"% {legend}\n\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}\n{body}\n\\end{{tabular}}\n"
+
+
+def _legend(summary: Mapping[str, Any]) -> str:
+    seeds = next(iter(summary["rows"].values()))["seeds"]
+    return f"Seeds {', '.join(map(str, seeds))}; baseline {summary['baseline']}; {summary['formula']}"
+
+
+def _printed(metric: str, value: float) -> float:
+    return 100 * value if metric in PERCENT else value
+
+
+def _heading(column: str) -> str:
+    task, _, metric = column.partition(" ")
+    if task not in HIGHER_IS_BETTER:
+        return column
+    return f"{metric} ({ARROWS[HIGHER_IS_BETTER[task][metric]]})"
+
+
+def _cell(column: str, value: Mapping[str, float]) -> str:
+    digits = 4 if "err" in column else 2
+    text = f"{value['mean']:.{digits}f}"
+    return text + (f" +- {value['std']:.{digits}f}" if value["std"] else "")
+
+
+def _escape(text: str) -> str:
+    for old, new in (("%", r"\%"), ("_", r"\_"), ("<", r"$<$"), ("+-", r"$\pm$")):
+        text = text.replace(old, new)
+    return text

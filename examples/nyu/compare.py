@@ -1,0 +1,130 @@
+"""All architectures with equal budget over several seeds, and their table: one command.
+
+    python compare.py                                # rooms, small, seeds 0 1 2: under 45 minutes on 2 cores
+    python compare.py --rows STL AoE-MTL --epochs 2  # some of it
+
+Rows as in the paper (MMoE, PLE, CGC, AoE with shared experts only, AoE-MTL) with equally many experts, and
+the baselines HPS and STL (single-task). Every row has the same data, epochs and optimiser; the best epoch is
+chosen on validation. Finished runs are taken as they are, interrupted ones go on. Writes table.md, table.tex
+and table.json; the last line says whether AoE-MTL is on a par with CGC and MMoE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a file: put the repository's root on the path in place of this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from data.command_line import main_command
+from data.files import only_run_in, write_bytes_atomic, write_json_atomic
+from evaluation.dense_pictures import draw_curves
+from evaluation.dense_tables import as_table, latex, markdown, summarise
+from evaluation.tables import to_text
+from examples.nyu.config import StudyConfig
+from examples.nyu.study import ROOT, load_best, make_accelerator, make_trainer, restore, test, train
+from train.mtl.optim import OptimConfig
+from train.reporting import Reporting
+
+log = logging.getLogger(__name__)
+
+# Row -> architecture and numbers of experts; for three tasks all rows but HPS and STL come to four encoders.
+ROWS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "STL": ("STL", (1,)),
+    "HPS": ("HPS", (1,)),
+    "MMoE": ("MMoE", (4,)),
+    "PLE": ("PLE", (1, 1)),
+    "CGC": ("CGC", (1, 1)),
+    "AoE": ("AOEMTL", (4,)),
+    "AoE-MTL": ("AOEMTL", (1, 1)),
+}
+ON_A_PAR = 1.0  # points of delta-m
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Flags of this command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "output" / "mtl" / "compare", help="folder")
+    parser.add_argument("--dataset_path", default="rooms", help="as of main.py (rooms)")
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="(all)")
+    parser.add_argument("--baseline", choices=list(ROWS), default="STL", help="of delta-m (STL)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(0 1 2)")
+    parser.add_argument("--epochs", type=int, default=20, help="(20)")
+    parser.add_argument("--img_size", type=int, nargs=3, default=[3, 48, 64], help="(3 48 64)")
+    parser.add_argument("--width", type=int, default=16, help="plain encoder's first channels (16)")
+    parser.add_argument("--head_width", type=int, default=48, help="channels of the heads (48)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="(0.001)")
+    parser.add_argument("--gpu_id", default="0", help="(0)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run what is missing, then write the tables."""
+    rows = [row for row in ROWS if row in {*arguments.rows, arguments.baseline}]
+    results: dict[str, list[dict[str, Any]]] = {row: [] for row in rows}
+    for seed in arguments.seeds:
+        for row in rows:
+            results[row].append(run(row, seed, arguments))
+    summary = summarise(results, arguments.baseline)
+    write_json_atomic(arguments.out / "table.json", summary)
+    write_bytes_atomic(arguments.out / "table.md", markdown(summary).encode())
+    write_bytes_atomic(arguments.out / "table.tex", latex(summary).encode())
+    print(to_text(as_table(summary)))
+    print(summary["formula"])
+    print(verdict(summary))
+
+
+def run(row: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One row and seed: what is finished is read, what is not is trained."""
+    arch, experts = ROWS[row]
+    config = StudyConfig(
+        arch=arch,
+        optim=OptimConfig(lr=arguments.lr, scheduler="cos"),
+        encoder="plain",
+        width=arguments.width,
+        head_width=arguments.head_width,
+        num_experts=experts,
+        img_size=tuple(arguments.img_size),
+        dataset_path=str(arguments.dataset_path),
+        aug=True,
+        epochs=arguments.epochs,
+        seed=seed,
+    )
+    folder = arguments.out / f"{row}_seed_{seed}"
+    finished = folder / "result.json"
+    if finished.is_file() and (result := json.loads(finished.read_text()))["config"] == config.as_dict():
+        return result
+    log.info("%s, seed %d", row, seed)
+    reporting = Reporting(folder, every=10, progress=not arguments.quiet, title=f"{row} {seed}")
+    trainer = make_trainer(config, make_accelerator(config, arguments.gpu_id), reporting)
+    with only_run_in(folder):
+        train(config, trainer)
+        _, content = load_best(trainer.best_path)
+        restore(trainer, content, trainer.best_path)
+        draw_curves(json.loads((folder / "history.json").read_text()), folder / "curves.png")
+        return test(config, trainer, content, folder)
+
+
+def verdict(summary: Mapping[str, Any]) -> str:
+    """Whether AoE-MTL keeps up with CGC and MMoE, by delta-m."""
+    gains = {name: row["columns"]["delta-m"]["mean"] for name, row in summary["rows"].items()}
+    others = [name for name in ("CGC", "MMoE") if name in gains]
+    if "AoE-MTL" not in gains or not others:
+        return "AoE-MTL was not compared with CGC and MMoE"
+    best = max(others, key=lambda name: gains[name])
+    gap = gains["AoE-MTL"] - gains[best]
+    word = "at least on a par" if gap >= -ON_A_PAR else "NOT on a par"
+    return f"AoE-MTL is {word} with {' and '.join(others)}: delta-m {gap:+.2f} points against {best}"
+
+
+if __name__ == "__main__":
+    sys.exit(main_command(make_parser(), main))

@@ -1,0 +1,1 @@
+"""Gate-free multi-task learning (AoE-MTL) and its baselines: encoders, architectures, heads, losses."""

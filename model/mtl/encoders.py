@@ -1,0 +1,85 @@
+"""Encoders of dense tasks: image (B, 3, H, W) -> features (B, C, h, w), any image size.
+
+Both have the stages of a ResNet (conv1, bn1, relu, maxpool, layer1 .. layer4), which PLE needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torchvision.models import resnet50
+
+PLAIN_WIDTHS = (64, 64, 128, 256)
+
+
+class DilatedResNet50(nn.Module):
+    """ResNet-50 with stages 3 and 4 dilated instead of strided: features at an eighth of the image, 2048
+    channels, torchvision's layout of parameters without the classifier.
+
+    state: ImageNet weights in torchvision's layout (`fc.*` is left out); random weights without.
+    """
+
+    out_channels = 2048
+
+    def __init__(self, state: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__()
+        network = resnet50(weights=None, replace_stride_with_dilation=[False, True, True])
+        for name, part in network.named_children():
+            if name not in ("avgpool", "fc"):
+                self.add_module(name, part)
+        if state is not None:
+            self.load(state)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Load weights in torchvision's layout. Raises ValueError naming what does not fit."""
+        kept = {name: value for name, value in state.items() if not name.startswith("fc.")}
+        own = self.state_dict()
+        missing = [name for name in own if name not in kept and not name.endswith("num_batches_tracked")]
+        wrong = [name for name in kept if name not in own or own[name].shape != kept[name].shape]
+        if missing or wrong:
+            raise ValueError(
+                f"weights for ResNet-50: missing {missing[:3]} ({len(missing)}), not fitting {wrong[:3]} "
+                f"({len(wrong)}); expected torchvision's resnet50"
+            )
+        self.load_state_dict(kept, strict=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return run_stages(self, image)
+
+
+class PlainEncoder(nn.Module):
+    """Seven 3x3 convolutions with normalisation and ReLU: features at a quarter of the image, 256 channels.
+
+    The paper gives no layer sizes of its simple encoder. These come to the parameters of its table at
+    288 x 384 with eight experts: 26 M (AoE, AoE-MTL), 30 M (CGC), 34 M (MMoE), 115 M (PLE).
+
+    widths: channels of the stages; the last stage repeats the last width.
+    """
+
+    def __init__(self, widths: tuple[int, int, int, int] = PLAIN_WIDTHS) -> None:
+        super().__init__()
+        first, second, third, last = widths
+        self.out_channels = last
+        self.conv1 = nn.Conv2d(3, first, 3, stride=2, padding=1, bias=False)
+        self.bn1, self.relu, self.maxpool = nn.BatchNorm2d(first), nn.ReLU(), nn.Identity()
+        self.layer1 = block(first, second)
+        self.layer2 = nn.Sequential(block(second, third, stride=2), block(third, last))
+        self.layer3 = block(last, last)
+        self.layer4 = nn.Sequential(block(last, last), block(last, last))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return run_stages(self, image)
+
+
+def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """Convolution, normalisation, ReLU."""
+    convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def run_stages(encoder: nn.Module, image: Tensor) -> Tensor:
+    """All children in order: an encoder is its stages."""
+    for stage in encoder.children():
+        image = stage(image)
+    return image

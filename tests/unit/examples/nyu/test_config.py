@@ -1,0 +1,73 @@
+"""Flags to configuration and back, and what a test refuses."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from examples.nyu.arguments import check_against, make_config, make_parser
+from examples.nyu.config import StudyConfig
+
+PUBLISHED = (
+    "--weighting EW --arch AOEMTL --img_size 3 288 384 --num_experts 2 2 --dataset_path /path/to/nyuv2 "
+    "--gpu_id 0 --scheduler step"
+)
+
+
+def parse(line: str) -> Any:
+    return make_parser("").parse_args(line.split())
+
+
+def test_the_published_line() -> None:
+    config = make_config(parse(PUBLISHED))
+    assert (config.arch, config.num_experts, config.img_size) == ("AOEMTL", (2, 2), (3, 288, 384))
+    assert (config.encoder, config.train_bs, config.epochs, config.optim.lr) == ("resnet50", 8, 200, 1e-4)
+    assert (config.weighting.name, config.optim.scheduler, config.optim.step_size) == ("EW", "step", 100)
+
+
+def test_there_and_back() -> None:
+    line = "--dataset_path rooms --arch CGC --weighting CAGrad --calpha 0.4 --optim sgd --momentum 0.8"
+    config = make_config(parse(f"{line} --bf16 --aug"))
+    assert (config.weighting.calpha, config.optim.momentum, config.precision, config.aug) == (
+        0.4,
+        0.8,
+        "bf16",
+        True,
+    )
+    assert StudyConfig.from_dict(json.loads(json.dumps(config.as_dict()))) == config
+    with pytest.raises(ValueError, match=r"missing \['arch'\], unknown \['architecture'\]"):
+        values = config.as_dict()
+        values["architecture"] = values.pop("arch")
+        StudyConfig.from_dict(values)
+
+
+def test_a_test_refuses_other_settings() -> None:
+    config = make_config(parse(PUBLISHED))
+    check_against(config, parse(f"--mode test {PUBLISHED}"), ("dataset_path",))
+    check_against(config, parse("--mode test --dataset_path elsewhere"), ("dataset_path",))
+    with pytest.raises(ValueError) as caught:
+        check_against(config, parse("--mode test --arch CGC --num_experts 1 1 --lr 1 --weighting UW"), ())
+    for line in (
+        "--arch CGC: trained with AOEMTL",
+        "--num_experts [1, 1]: trained with [2, 2]",
+        "--lr 1.0",
+        "--weighting UW: trained with EW",
+    ):
+        assert line in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arch": "XYZ"}, "arch 'XYZ'; expected one of AOEMTL"),
+        ({"encoder": "vgg"}, "encoder 'vgg'"),
+        ({"img_size": (288, 384)}, "expected 3 HEIGHT WIDTH"),
+        ({"dataset": "kitti"}, "dataset 'kitti'"),
+    ],
+)
+def test_faults(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(StudyConfig(), **changes)
+    with pytest.raises(ValueError, match="--dataset_path is missing"):
+        make_config(parse("--arch HPS"))

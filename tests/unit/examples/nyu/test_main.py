@@ -1,0 +1,92 @@
+"""Training, testing and resuming through main.py's functions, and faults as one message."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.dense.rooms import write_rooms
+from examples.nyu.arguments import make_parser
+from examples.nyu.main import main
+from examples.nyu.study import load_best
+
+SMALL = (
+    "--img_size 3 24 32 --encoder plain --width 4 --head_width 8 --train_bs 2 --test_bs 2 --epochs 2 --quiet"
+)
+PUBLISHED = "--weighting EW --arch AOEMTL --num_experts 2 2 --gpu_id 0 --scheduler step"
+
+
+def call(line: str, *more: object) -> None:
+    main(make_parser("").parse_args([*line.split(), *map(str, more)]))
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rooms(tmp_path_factory.mktemp("nyu") / "rooms", 6, 3, 24, 32)
+
+
+@pytest.fixture(scope="module")
+def trained(rooms: Path) -> Path:
+    folder = rooms.parent / "run"
+    call(f"{PUBLISHED} {SMALL} --tensorboard", "--dataset_path", rooms, "--save_path", folder)
+    return folder
+
+
+def test_what_a_run_leaves_behind(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    wanted = {"best.pt", "state.pt", "identity.json", "history.json", "result.json", "train_log.jsonl"}
+    assert wanted | {"curves.png", "predictions.png"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    result = json.loads((trained / "result.json").read_text())
+    assert list(result["test"]["normal"]) == ["mean", "median", "<11.25", "<22.5", "<30"]
+    assert result["samples"] == 3 and result["config"]["num_experts"] == [2, 2]
+    assert result["flops"] > 0 and result["parameters"] > 0
+    config, content = load_best(trained)
+    assert config.num_experts == (2, 2) and content["entry"]["epoch"] == result["best_epoch"]
+
+
+def test_a_test_needs_the_checkpoint_only(trained: Path, tmp_path: Path) -> None:
+    call("--mode test", "--load_path", trained / "best.pt", "--save_path", tmp_path)
+    ours, theirs = (json.loads((f / "result.json").read_text())["test"] for f in (tmp_path, trained))
+    assert ours == theirs
+
+
+def test_a_finished_run_is_not_trained_again(trained: Path, rooms: Path) -> None:
+    before = (trained / "best.pt").read_bytes()
+    call(f"{PUBLISHED} {SMALL}", "--dataset_path", rooms, "--save_path", trained)
+    assert (trained / "best.pt").read_bytes() == before
+    with pytest.raises(ValueError, match="optim.lr: was 0.0001, is 0.1"):
+        call(f"{PUBLISHED} {SMALL} --lr 0.1", "--dataset_path", rooms, "--save_path", trained)
+
+
+def test_weights_that_do_not_fit_are_refused(trained: Path, tmp_path: Path) -> None:
+    content = torch.load(trained / "best.pt", weights_only=True)
+    content["model"].pop("decoders.depth.4.bias")
+    torch.save(content, tmp_path / "best.pt")
+    with pytest.raises(ValueError, match="weights do not fit its own configuration"):
+        call("--mode test", "--load_path", tmp_path / "best.pt", "--save_path", tmp_path / "out")
+    torch.save(content["model"], tmp_path / "bare.pt")
+    with pytest.raises(ValueError, match="bare.pt: holds no configuration"):
+        call("--mode test", "--load_path", tmp_path / "bare.pt")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--mode test --load_path {run} --arch CGC", "--arch CGC: trained with AOEMTL"),
+        ("--mode test --load_path {run}/train_log.jsonl", "train_log.jsonl"),
+        ("--mode test --load_path {run}/none.pt", "no such file"),
+        ("--mode test", "needs --load_path"),
+        ("--dataset_path {run} --arch HPS", "no such folder"),
+        ("--dataset_path {rooms} --arch AOEMTL --num_experts 0 0", "every task needs at least one expert"),
+        ("--dataset_path {rooms} --arch AOEMTL --train_bs 1", "at least 2"),
+        ("--dataset_path {rooms} --arch AOEMTL --train_bs 9", "less than one batch of 9"),
+        ("--dataset_path {rooms} --img_size 3 20000 20000 --train_bs 4", "nothing was started"),
+    ],
+)
+def test_faults(trained: Path, rooms: Path, tmp_path: Path, flags: str, message: str) -> None:
+    line = flags.format(run=trained, rooms=rooms)
+    extra = "" if "test" in flags else f"{SMALL} --save_path {tmp_path} "
+    with pytest.raises(ValueError, match=message):
+        call(extra + line)

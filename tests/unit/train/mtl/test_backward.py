@@ -1,0 +1,85 @@
+"""Task by task gives the gradients of one graph over all tasks."""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.mtl.architectures import AOEMTL, HPS, Architecture
+from model.mtl.ple import PLE
+from tests.unit.train.mtl.small import EXPERTS, TASKS, batch, make_trainer
+
+
+@pytest.mark.parametrize(
+    ("architecture", "weighting"),
+    [
+        *product(EXPERTS, ["EW", "FAMO"]),
+        *((cls, w) for cls, w in product(EXPERTS, ["UW", "MGDA", "GradNorm"]) if cls in (AOEMTL, PLE)),
+    ],
+)
+def test_gradients_are_those_of_one_graph(
+    architecture: type[Architecture], weighting: str, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, architecture, weighting)
+    trainer.weighting.begin_epoch([[1.0, 2.0]])
+    trainer.model.double()
+    for head in trainer.model.decoders.values():
+        head[0].p = 0.0
+    inputs, targets = batch(range(3))
+    doubled = (inputs.double(), {task: target.double() for task, target in targets.items()})
+    outputs = trainer.model(doubled[0])
+    losses = torch.stack(
+        [rule.loss(rule.prepare(outputs[t], doubled[1][t]), doubled[1][t]) for t, rule in TASKS.items()]
+    )
+    rows = []
+    for loss in losses:
+        trainer.model.zero_grad()
+        loss.backward(retain_graph=True)
+        rows.append({p: p.grad.clone() for p in trainer.model.parameters() if p.grad is not None})
+    trainer.model.zero_grad()
+    shared = set(trainer.model.get_share_params())
+    flat = [torch.cat([row[p].flatten() for p in row if p in shared]) for row in rows if shared & set(row)]
+    table = torch.stack(flat) @ torch.stack(flat).T if flat else None
+    coefficients = make_trainer(tmp_path, architecture, weighting).weighting
+    coefficients.begin_epoch([[1.0, 2.0]])
+    weights = coefficients.coefficients(losses.detach().float(), table)
+    trainer.backward(*doubled)
+    for parameter in trainer.model.parameters():
+        factors = weights.shared if parameter in shared else weights.own
+        expected = sum(
+            factor * row[parameter]
+            for factor, row in zip(factors.tolist(), rows, strict=True)
+            if parameter in row
+        )
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("architecture", [HPS, AOEMTL, PLE])
+def test_an_all_invalid_task_gives_loss_0_and_no_nan(
+    architecture: type[Architecture], tmp_path: Path
+) -> None:
+    for weighting in ("EW", "MGDA", "FAMO", "UPGrad", "CAGrad"):
+        trainer = make_trainer(tmp_path, architecture, weighting)
+        inputs, targets = batch(range(3))
+        result = trainer.backward(inputs, {**targets, "far": torch.zeros_like(targets["far"])})
+        assert result.losses[1] == 0
+        for parameter in trainer.model.parameters():
+            assert parameter.grad is None or torch.isfinite(parameter.grad).all(), weighting
+
+
+@pytest.mark.parametrize("weighting", ["EW", "PCGrad"])
+@pytest.mark.parametrize("architecture", [HPS, AOEMTL, PLE])
+def test_recomputing_the_shared_part_changes_no_bit(
+    architecture: type[Architecture], weighting: str, tmp_path: Path
+) -> None:
+    trainers = [make_trainer(tmp_path, architecture, weighting) for _ in range(2)]
+    trainers[1].backward.recompute = True
+    for trainer in trainers:
+        torch.manual_seed(1)
+        trainer.backward(*batch(range(3)))
+    pairs = zip(*(trainer.model.named_parameters() for trainer in trainers), strict=True)
+    for (name, ours), (_, theirs) in pairs:
+        assert torch.equal(ours.grad, theirs.grad), name
+    for ours, theirs in zip(*(trainer.model.buffers() for trainer in trainers), strict=True):
+        assert torch.equal(ours, theirs)

@@ -1,0 +1,142 @@
+"""Training: learns, resumes to the bit after a kill, chooses on validation, refuses what does not fit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from tests.unit.train.mtl.small import Images, batch, make_trainer
+from train.mtl.batches import in_order, shuffled
+from train.mtl.optim import OPTIMISERS, SCHEDULES, OptimConfig
+from train.mtl.run import relative_loss
+from train.mtl.trainer import Trainer, TrainerSettings
+
+EPOCHS = 3
+SET, VALIDATION = Images(10), (Images(10), [8, 9])
+
+
+class Killed(Exception):
+    """Stands for a SIGKILL."""
+
+
+def run(trainer: Trainer, epochs: int = EPOCHS) -> dict[str, Any]:
+    return trainer.train(SET, epochs, range(8), VALIDATION)
+
+
+def weights(trainer: Trainer) -> list[torch.Tensor]:
+    return [value.clone() for value in trainer.model.state_dict().values()]
+
+
+def test_learns_and_keeps_the_best(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    best = run(trainer, 8)
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert [entry["epoch"] for entry in history] == list(range(1, 9))
+    assert history[-1]["train_losses"][0] < history[0]["train_losses"][0]
+    assert best == min(history, key=lambda entry: entry["selection"])
+    content = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert content["entry"]["epoch"] == best["epoch"]
+    assert content["config"] == {"weighting": "EW"}
+    trainer.model.load_state_dict(content["model"])
+    assert trainer.test(*VALIDATION).scores == best["val_scores"]
+    lines = [json.loads(line) for line in (tmp_path / "train_log.jsonl").read_text().splitlines()]
+    assert sum("loss_near" in line for line in lines) == 16
+    assert all(key in lines[0] for key in ("weight_far", "learning_rate"))
+
+
+@pytest.mark.parametrize("weighting", ["EW", "UW", "DWA", "RLW", "GradNorm", "FAMO", "PCGrad", "Nash_MTL"])
+def test_a_killed_run_ends_with_the_same_bits(
+    weighting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_trainer(tmp_path / "whole", weighting=weighting)
+    run(whole)
+    broken = make_trainer(tmp_path / "broken", weighting=weighting, save_every=1)
+    step, left = broken.backward.__call__, 3
+
+    def stop_later(*arguments: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        return step(*arguments)
+
+    monkeypatch.setattr(broken, "backward", stop_later)
+    with pytest.raises(Killed):
+        run(broken)
+    again = make_trainer(tmp_path / "broken", weighting=weighting, save_every=1)
+    best = run(again)
+    for ours, theirs in zip(weights(again), weights(whole), strict=True):
+        assert torch.equal(ours, theirs)
+    whole_history = [{**entry, "seconds": 0} for entry in whole.history]
+    assert [{**entry, "seconds": 0} for entry in again.history] == whole_history
+    assert best["epoch"] == min(whole.history, key=lambda entry: entry["selection"])["epoch"]
+    for ours, theirs in zip(again.weighting.parameters(), whole.weighting.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("optim", "scheduler"), [*((o, "step") for o in OPTIMISERS), *(("adam", s) for s in SCHEDULES)]
+)
+def test_every_optimiser_and_schedule_runs(optim: str, scheduler: str, tmp_path: Path) -> None:
+    config = OptimConfig(optim, 1e-3, scheduler=scheduler, step_size=1, patience=0)
+    trainer = make_trainer(tmp_path, optim=config)
+    before = weights(trainer)
+    run(trainer, 2)
+    assert any(not torch.equal(a, b) for a, b in zip(before, weights(trainer), strict=True))
+    rates = [entry["learning_rate"] for entry in trainer.history]
+    assert rates[0] == 1e-3
+    assert rates[1] == {"step": 5e-4, "exp": 5e-4, "cos": pytest.approx(5e-4)}.get(scheduler, 1e-3)
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    run(make_trainer(tmp_path), 1)
+    with pytest.raises(ValueError, match="weighting: was 'EW', is 'UW'"):
+        run(make_trainer(tmp_path, weighting="UW"), 1)
+    with pytest.raises(ValueError, match="epochs: was 1, is 2"):
+        run(make_trainer(tmp_path), 2)
+
+
+def test_a_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    with torch.no_grad():
+        next(iter(trainer.model.decoders["near"].parameters())).fill_(float("nan"))
+    with pytest.raises(ValueError, match="step 1: losses"):
+        run(trainer)
+
+
+def test_bf16(tmp_path: Path) -> None:
+    AcceleratorState._reset_state(True)
+    try:
+        trainer = make_trainer(tmp_path, accelerator=Accelerator(cpu=True, mixed_precision="bf16"))
+        run(trainer, 1)
+        assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+        full = make_trainer(tmp_path)
+        full.accelerator = None
+        assert trainer.backward(*batch(range(3))).losses.dtype == torch.float32
+    finally:
+        AcceleratorState._reset_state(True)
+
+
+def test_numbers_that_cannot_be_trained_with(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        TrainerSettings(train_batch=1)
+    with pytest.raises(ValueError, match="less than one batch of 3"):
+        make_trainer(tmp_path).train(SET, 1, [0, 1])
+    with pytest.raises(ValueError, match="0 epochs"):
+        make_trainer(tmp_path).train(SET, 0)
+    for wrong in ({"optim": "adamx"}, {"scheduler": "poly"}, {"lr": 0.0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            OptimConfig(**wrong)
+
+
+def test_batches() -> None:
+    first = shuffled(range(10), 3, 0, 0)
+    assert [len(b) for b in first] == [3, 3, 3] and first == shuffled(range(10), 3, 0, 0)
+    assert first != shuffled(range(10), 3, 0, 1) != shuffled(range(10), 3, 1, 1)
+    assert in_order(range(5), 2) == [[0, 1], [2, 3], [4]]
+    assert relative_loss({"a": 1.0, "b": 0.0}, {"a": 2.0, "b": 0.0}) == 0.75
+    assert relative_loss({"a": float("nan")}, {"a": 2.0}) == float("inf")

@@ -1,0 +1,1 @@
+"""Training of multi-task models: weightings, backward task by task, the trainer."""

@@ -1,0 +1,217 @@
+"""One step's gradients, forward and backward task by task.
+
+What is computed once for all tasks is cut off: a task's backward pass ends at the cut and frees the task's
+activations before the next task starts; the cut's gradients then go through the shared part in one pass. The
+result is the gradient of `sum_t w_t L_t`, as if all had been one graph; memory holds the shared part and one
+task.
+
+    known weights      every task's loss is scaled, gradients add up where they belong
+    weights by losses  every task's gradients are kept apart until all losses are there, then combined
+    or gradients       (with their inner products over the shared parameters, summed over processes)
+
+Legend: T tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from model.mtl.architectures import Architecture, Shared
+from train.mtl.tasks import MultiTask
+from train.mtl.weightings import Weighting
+
+Gradients = dict[nn.Parameter, Tensor]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Losses and the coefficients of the shared gradients, (T,) each, on the CPU."""
+
+    losses: Tensor
+    weights: Tensor
+
+
+class TaskwiseBackward:
+    """Leaves the gradient of one step in the parameters of a model and of its weighting."""
+
+    def __init__(
+        self,
+        model: Architecture,
+        weighting: Weighting,
+        tasks: Mapping[str, MultiTask],
+        accelerator: Accelerator,
+        recompute: bool = False,
+    ) -> None:
+        """recompute: what is computed once for all tasks keeps no activations while the tasks run; it is run
+        again, the same to the bit, before its own backward pass. Less memory for one more pass of it.
+        """
+        self.model, self.weighting, self.tasks, self.accelerator = model, weighting, tasks, accelerator
+        self.recompute = recompute
+        self.shared_parameters = list(dict.fromkeys(model.get_share_params()))
+
+    def __call__(self, inputs: Tensor, targets: Mapping[str, Tensor]) -> StepResult:
+        """Gradients must be None before; afterwards they are the step's, the same on all processes."""
+        scale = self._loss_scale()
+        known = self.weighting.ahead()
+        shared, with_graph = self._shared(inputs)
+        if known is not None:
+            losses = self._known(inputs, targets, shared, [scale * w for w in known.tolist()], with_graph)
+            losses = self._mean(losses)
+            weights = self.weighting.coefficients(losses, None).shared
+            self._average([p for p in self.model.parameters() if p.grad is not None])
+        else:
+            losses, weights = self._apart(inputs, targets, shared, scale, with_graph)
+        return StepResult(losses, weights)
+
+    def _shared(self, inputs: Tensor) -> tuple[Shared, Callable[[], Shared]]:
+        """What is computed once, and what gives it with the graph behind it."""
+        if not self.recompute:
+            with self.accelerator.autocast():
+                shared = self.model.shared(inputs)
+            return shared, lambda: shared
+        before = [buffer.clone() for buffer in self.model.buffers()]
+        state = torch.get_rng_state()
+        with torch.no_grad(), self.accelerator.autocast():
+            values = self.model.shared(inputs)
+        after_first = [buffer.clone() for buffer in self.model.buffers()]
+
+        def again() -> Shared:
+            """Buffers that the first pass moved are put back, so that the second moves them to the same."""
+            for buffer, old, new in zip(self.model.buffers(), before, after_first, strict=True):
+                if not torch.equal(old, new):
+                    buffer.copy_(old)
+            with torch.random.fork_rng(devices=[]), self.accelerator.autocast():
+                torch.set_rng_state(state)
+                return self.model.shared(inputs)
+
+        return values, again
+
+    def _known(
+        self,
+        inputs: Tensor,
+        targets: Mapping[str, Tensor],
+        shared: Shared,
+        weights: Sequence[float],
+        with_graph: Callable[[], Shared],
+    ) -> Tensor:
+        cut = cut_off(shared)
+        losses = []
+        for task, weight in zip(self.model.task_name, weights, strict=True):
+            loss = self._loss(task, inputs, targets, cut)
+            (weight * loss).backward()
+            losses.append(loss.detach())
+        pass_on(with_graph(), [piece.grad for piece in cut])
+        return torch.stack(losses)
+
+    def _apart(
+        self,
+        inputs: Tensor,
+        targets: Mapping[str, Tensor],
+        shared: Shared,
+        scale: float,
+        with_graph: Callable[[], Shared],
+    ) -> tuple[Tensor, Tensor]:
+        """Every task's gradients by themselves, then their combination."""
+        everything = list(self.model.parameters())
+        shared_rows: list[Gradients] = []
+        own_rows: list[list[nn.Parameter]] = []
+        losses, cuts = [], []
+        taken: set[nn.Parameter] = set(self.shared_parameters)
+        for task in self.model.task_name:
+            cut = cut_off(shared)
+            loss = self._loss(task, inputs, targets, cut)
+            (scale * loss).backward()
+            losses.append(loss.detach())
+            cuts.append([piece.grad for piece in cut])
+            shared_rows.append(take(self.shared_parameters))
+            own = [p for p in everything if p.grad is not None and p not in taken]
+            taken.update(own)
+            own_rows.append(own)
+        if shared:
+            graph = with_graph()
+            for number, gradients in enumerate(cuts):
+                pass_on(graph, gradients, retain=number + 1 < len(cuts))
+                add(shared_rows[number], take(self.shared_parameters))
+        for row, own in zip(shared_rows, own_rows, strict=True):
+            self._average_tensors([*row.values(), *(p.grad for p in own if p.grad is not None)])
+        mean = self._mean(torch.stack(losses))
+        gramian = inner_products(shared_rows) / scale**2 if self.weighting.needs_gramian else None
+        coefficients = self.weighting.coefficients(mean, gramian)
+        for row, weight in zip(shared_rows, coefficients.shared.tolist(), strict=True):
+            for parameter, gradient in row.items():
+                part = gradient * weight
+                parameter.grad = part if parameter.grad is None else parameter.grad + part
+        for own, weight in zip(own_rows, coefficients.own.tolist(), strict=True):
+            for parameter in own:
+                assert parameter.grad is not None
+                parameter.grad *= weight
+        return mean, coefficients.shared
+
+    def _loss(self, task: str, inputs: Tensor, targets: Mapping[str, Tensor], shared: Shared) -> Tensor:
+        with self.accelerator.autocast():
+            output = self.model.task_output(task, inputs, shared)
+        rule, target = self.tasks[task], targets[task]
+        return rule.loss(rule.prepare(output, target), target)
+
+    def _loss_scale(self) -> float:
+        """Factor that keeps fp16 gradients from vanishing; the optimiser divides it out again."""
+        scaler = self.accelerator.scaler
+        return float(scaler.scale(torch.ones((), device=self.accelerator.device))) if scaler else 1.0
+
+    def _mean(self, losses: Tensor) -> Tensor:
+        return self.accelerator.reduce(losses.float(), "mean").cpu()
+
+    def _average(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._average_tensors([p.grad for p in parameters if p.grad is not None])
+
+    def _average_tensors(self, tensors: Sequence[Tensor]) -> None:
+        """Mean over the processes, in place, in one message."""
+        if self.accelerator.num_processes == 1 or not tensors:
+            return
+        flat = self.accelerator.reduce(torch.cat([tensor.flatten() for tensor in tensors]), "mean")
+        for tensor, piece in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(piece.view_as(tensor))
+
+
+def cut_off(shared: Shared) -> Shared:
+    """The shared part's results as new leaves."""
+    return tuple(piece.detach().requires_grad_() for piece in shared)
+
+
+def pass_on(shared: Shared, gradients: Sequence[Tensor | None], retain: bool = False) -> None:
+    """Backward through the shared part from the cut; what no task used has no gradient."""
+    used = [(piece, g) for piece, g in zip(shared, gradients, strict=True) if g is not None]
+    if used:
+        torch.autograd.backward([p for p, _ in used], [g for _, g in used], retain_graph=retain)
+
+
+def take(parameters: Sequence[nn.Parameter]) -> Gradients:
+    """Move the gradients out of parameters."""
+    taken = {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
+    for parameter in taken:
+        parameter.grad = None
+    return taken
+
+
+def add(row: Gradients, more: Gradients) -> None:
+    """Add gradients to others, in place."""
+    for parameter, gradient in more.items():
+        row[parameter] = row[parameter] + gradient if parameter in row else gradient
+
+
+def inner_products(rows: Sequence[Gradients]) -> Tensor:
+    """Inner products of the tasks' gradients, in float64 on the CPU. (T, T)"""
+    table = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    for i, row in enumerate(rows):
+        for j in range(i, len(rows)):
+            both = [p for p in row if p in rows[j]]
+            total = sum(
+                (torch.sum(row[p].double() * rows[j][p].double()).cpu() for p in both), torch.tensor(0.0)
+            )
+            table[i, j] = table[j, i] = total
+    return table
