@@ -45,6 +45,11 @@ class Workload:
     mean: PromptTokens
     longest: PromptTokens
 
+    @property
+    def tasks(self) -> int:
+        """Number of tasks, at least one."""
+        return max(len(self.train_questions), len(self.test_questions), 1)
+
 
 def count_workload(
     train: Sequence[Sequence[Sample]],

@@ -153,6 +153,11 @@ def train_config(arguments: argparse.Namespace, preset: str) -> TrainConfig:
     """
     base = PRESETS[arguments.preset or preset]
     expert = _expert_config(arguments, base.expert)
+    if expert.kind == "mlp" and getattr(arguments, "bits", 16) < 16:
+        raise ValueError(
+            f"--bits {arguments.bits}: a full-MLP expert starts as a copy of the weights, which would "
+            "be quantised; use --bits 16, or --expert_kind lora"
+        )
     if expert.kind == "mlp" and arguments.learning_rate is None:
         base = replace(base, learning_rate=PUBLISHED_MLP_LEARNING_RATE)
     given: dict[str, Any] = {

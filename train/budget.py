@@ -151,7 +151,6 @@ def make_budget(
     clip, sound = stored_bytes(sizes, chunks=asking.chunks, bytes_per_number=b)
     flops = _flops(sizes, config, workload, asking)
     kinds = {kind: replace(config.expert, kind=kind) for kind in ("lora", "mlp")}
-    tasks = max(len(workload.train_questions), len(workload.test_questions), 1)
     return Budget(
         config=config,
         machine=machine,
@@ -175,22 +174,7 @@ def make_budget(
             if kind == "lora" or FORMATS[name][0] == 16  # a full expert starts as a copy of the weights
             for gpus in machine.gpus
         ),
-        inference={
-            kind: {
-                name: inference_memory(
-                    sizes,
-                    expert,
-                    workload.longest,
-                    experts=tasks,
-                    rows=asking.rows,
-                    new_tokens=asking.new_tokens,
-                    bits=bits,
-                    bytes_per_number=size,
-                )
-                for name, (bits, size) in FORMATS.items()
-            }
-            for kind, expert in kinds.items()
-        },
+        inference={kind: _inference(sizes, expert, workload, asking) for kind, expert in kinds.items()},
         clip_bytes=clip,
         sound_bytes=sound,
         store_bytes=workload.clips * clip + workload.sounds * sound,
@@ -240,6 +224,25 @@ def _memory_row(
         if bits == 16 or strategy == "plain"
     }
     return MemoryRow(kind, name, gpus, by_strategy)
+
+
+def _inference(
+    sizes: BackboneSizes, expert: ExpertConfig, workload: Workload, asking: Asking
+) -> dict[str, InferenceMemory]:
+    """Number format -> memory, with the experts of all tasks loaded."""
+    return {
+        name: inference_memory(
+            sizes,
+            expert,
+            workload.longest,
+            experts=workload.tasks,
+            rows=asking.rows,
+            new_tokens=asking.new_tokens,
+            bits=bits,
+            bytes_per_number=b,
+        )
+        for name, (bits, b) in FORMATS.items()
+    }
 
 
 def _flops(sizes: BackboneSizes, config: TrainConfig, workload: Workload, asking: Asking) -> Flops:

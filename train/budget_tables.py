@@ -108,9 +108,8 @@ def _inference(budget: Budget) -> str:
         rows.append((f"  {kind} experts", *(gigabytes(by_format[name].total) for name in formats)))
     some = next(iter(budget.inference.values()))
     rows.append(("    of which the LLM", *(gigabytes(some[name].llm) for name in formats)))
-    tasks = max(len(budget.workload.train_questions), len(budget.workload.test_questions), 1)
     return (
-        f"{table(rows)}\n{tasks} experts, {budget.asking.rows} questions at a time, "
+        f"{table(rows)}\n{budget.workload.tasks} experts, {budget.asking.rows} questions at a time, "
         f"answers of up to {budget.asking.new_tokens} tokens; encoders in fp32"
     )
 

@@ -198,19 +198,24 @@ def training_memory(
             gradients=gradients,
             **common,
         )
-    shared = {"optimiser": 3 * FP32 * trained, "gradients": (b + FP32) * trained}
     assert setup.bits == 16, "DeepSpeed knows no quantised weights"
+    return _sharded(trained, frozen, b, strategy, gpus, common)
+
+
+def _sharded(
+    trained: int, frozen: int, b: int, strategy: str, gpus: int, common: dict[str, int]
+) -> TrainingMemory:
+    """DeepSpeed's strategies, see `training_memory`."""
+    shared = {"optimiser": 3 * FP32 * trained, "gradients": (b + FP32) * trained}
     weights, copies = b * frozen, b * trained
-    buckets = 2 * BUCKET * b
     if strategy.startswith("zero3"):
-        live = min(LIVE, frozen + trained) * b
         shared["llm"], shared["expert"] = weights, copies
-        weights, copies = live, 0
+        weights, copies = b * min(LIVE, frozen + trained), 0
     offload = strategy.endswith("offload")
     here = {name: 0 if offload else size // gpus for name, size in shared.items()}
     return TrainingMemory(
         weights + here.get("llm", 0),
-        expert=copies + buckets + here.get("expert", 0),
+        expert=copies + 2 * BUCKET * b + here.get("expert", 0),
         optimiser=here["optimiser"],
         gradients=here["gradients"],
         host=sum(shared.values()) if offload else 0,

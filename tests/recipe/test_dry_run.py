@@ -40,7 +40,8 @@ def test_a_plan_takes_less_than_two_gigabytes(command: tuple[str, ...]) -> None:
         [sys.executable, *command, "--dry_run"], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    text = process.stdout.read()
+    with process.stdout as printed:
+        text = printed.read()
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0

@@ -53,6 +53,8 @@ def test_flags_change_the_plan(repo_root: Path) -> None:
     assert "tokens: answer" in text and "gradient checkpointing off" in text
     text = dry_run(evaluation_flags(*root, "--batch_size", "3", "--load_in_4bit"), [], [])
     assert "3 questions at a time" in text
+    with pytest.raises(ValueError, match="--bits 8: a full-MLP expert"):
+        dry_run(training_flags(*root, "--load_in_8bit", "--expert_kind", "mlp"), [], [])
     with pytest.raises(ValueError, match="exclude each other"):
         dry_run(training_flags(*root, "--bf16", "True", "--fp16", "True"), [], [])
 
