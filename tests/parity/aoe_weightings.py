@@ -16,8 +16,6 @@ from train.mtl.weightings import Weighting
 
 GRADIENT = Tolerance("weightings, combined gradient", 1e-5)
 CAGRAD = Tolerance("CAGrad, combined gradient", 1e-3)
-# Recorded in float32: an inverse square root of inner products takes rounding times their condition number.
-ALIGNED = Tolerance("Aligned-MTL, combined gradient", 1e-4)
 MGDA_NORM = Tolerance("MGDA, norm of the combined gradient", 1e-3)
 SENSITIVE = Tolerance("IMTL, nearly parallel gradients", 5e-2)
 RECORDED = Tolerance("recorded coefficients among themselves", 1e-4)
@@ -36,8 +34,6 @@ def problems(aoe: RecordedSet) -> Iterator[tuple[str, Any, str, Any]]:
 def tolerance(name: str, method: str) -> Tolerance:
     if method.startswith("CAGrad"):
         return CAGRAD
-    if method == "Aligned_MTL":
-        return ALIGNED
     return SENSITIVE if (name, method) == ("near_colinear", "IMTL") else GRADIENT
 
 
