@@ -31,7 +31,7 @@ PRESETS = {
         label_smoothing=0.1,
         expert_init="nearest",
         lora_init="activations",
-        expert=ExpertConfig(rank=32, layers="all", tokens="text"),
+        expert=ExpertConfig(rank=32, layers="all", tokens="answer"),
     ),
 }
 PUBLISHED_MLP_LEARNING_RATE = 4e-5
@@ -124,7 +124,7 @@ def _add_expert_flags(group: argparse._ArgumentGroup) -> None:
         "--expert_tokens",
         choices=TOKENS,
         help="act on all tokens, on the text after the media, or on the answer and the token before it: "
-        "what comes before is computed once and kept (tiny text; all)",
+        "what comes before is computed once and kept (tiny answer; all)",
     )
     group.add_argument(
         "--expert_init", choices=EXPERT_INITS, help="where a task's expert starts (tiny nearest, scratch)"
