@@ -198,6 +198,11 @@ class Training(ABC):
         if not self.checkpoint.claim():
             return 0
         state = self.checkpoint.load()
+        if "learned" not in state:
+            raise ValueError(
+                f"{self.checkpoint.folder}: the checkpoint is of an older version of this code; delete the "
+                "folder to begin this task anew (nothing finished is lost)"
+            )
         if state["processes"] != self.accelerator.num_processes:
             raise ValueError(
                 f"{self.checkpoint.folder}: saved with {state['processes']} processes, resumed with "

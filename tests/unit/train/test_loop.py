@@ -170,3 +170,13 @@ def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
     again, _ = training(tmp_path)
     with pytest.raises(ValueError, match="saved with 2 processes, resumed with 1"):
         again.run()
+
+
+def test_a_checkpoint_of_an_older_version_is_refused(tmp_path: Path) -> None:
+    made, _ = training(tmp_path)
+    made.run()
+    state = made.checkpoint.load()
+    made.checkpoint.save({key: value for key, value in state.items() if key != "learned"})
+    again, _ = training(tmp_path)
+    with pytest.raises(ValueError, match="older version of this code"):
+        again.run()
