@@ -10,13 +10,14 @@ so positive means better than the baseline.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from evaluation.scoring.dense import HIGHER_IS_BETTER, delta_m
-from evaluation.tables import Table, to_markdown
+from evaluation.tables import MISSING, Table, to_markdown
 
 FORMULA = (
     "delta-m = 100 / T sum_t 1 / M_t sum_j s_tj (M_tj - B_tj) / B_tj in percent, s_tj = 1 where higher is "
@@ -46,12 +47,18 @@ def summarise(results: Results, baseline: str) -> dict[str, Any]:
             for task, metrics in runs[0]["test"].items()
             for metric in metrics
         }
-        gains = [delta_m(run["test"], base[run["config"]["seed"]]) for run in runs]
-        columns["delta-m"] = spread(gains) if name != baseline else {"mean": 0.0, "std": 0.0}
+        columns["delta-m"] = spread([gain(run["test"], base[run["config"]["seed"]]) for run in runs])
         columns["GFLOPs"] = spread([run["flops"] / 1e9 for run in runs])
         columns["params (M)"] = spread([run["parameters"] / 1e6 for run in runs])
         rows[name] = {"seeds": sorted(seeds), "columns": columns}
     return {"baseline": baseline, "formula": FORMULA, "rows": rows}
+
+
+def gain(scores: Mapping[str, Any], base: Mapping[str, Any]) -> float:
+    """delta-m; NaN, printed as -, where a baseline score is 0, so that no share of it can be taken."""
+    if any(value == 0 for metrics in base.values() for value in metrics.values()):
+        return float("nan")
+    return delta_m(scores, base)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -68,7 +75,7 @@ def as_table(summary: Mapping[str, Any]) -> Table:
     for name, row in rows.items():
         cells = [_cell(column, row["columns"][column]) for column in columns]
         if name == summary["baseline"]:
-            cells[columns.index("delta-m")] = "-"
+            cells[columns.index("delta-m")] = MISSING
         table.append([name, *cells])
     return table
 
@@ -104,6 +111,8 @@ def _heading(column: str) -> str:
 
 
 def _cell(column: str, value: Mapping[str, float]) -> str:
+    if math.isnan(value["mean"]):
+        return MISSING
     digits = 4 if "err" in column else 2
     text = f"{value['mean']:.{digits}f}"
     return text + (f" +- {value['std']:.{digits}f}" if value["std"] else "")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,6 +123,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
         return "AoE-MTL was not compared with CGC and MMoE"
     best = max(others, key=lambda name: gains[name])
     gap = gains["AoE-MTL"] - gains[best]
+    if math.isnan(gap):
+        return f"delta-m is not defined: a score of {summary.get('baseline')} is 0; train longer"
     word = "at least on a par" if gap >= -ON_A_PAR else "NOT on a par"
     return f"AoE-MTL is {word} with {' and '.join(others)}: delta-m {gap:+.2f} points against {best}"
 

@@ -53,6 +53,13 @@ def test_what_cannot_be_compared() -> None:
         summarise({"STL": RESULTS["STL"], "AoE-MTL": RESULTS["AoE-MTL"][1:]}, "STL")
 
 
+def test_a_baseline_score_of_0_leaves_delta_m_open() -> None:
+    nothing = result(0, 1.0)
+    nothing["test"]["normal"]["<11.25"] = 0.0
+    summary = summarise({"STL": [nothing], "AoE-MTL": [result(0, 1.2)]}, "STL")
+    assert [row[10] for row in as_table(summary)[1:]] == ["-", "-"]
+
+
 def test_pictures(tmp_path: Any) -> None:
     import numpy as np
 
