@@ -21,7 +21,7 @@ if not __package__:  # run as a file: put the repository's root on the path in p
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from data.benchmark import Benchmark
-from data.command_line import add_backbone_flags, add_data_flags, backbone_dtype, backbone_paths, main_command
+from data.command_line import add_backbone_flags, add_data_flags, backbone_paths, main_command
 from data.doctor.checkpoints import PARTS, Parts, check_backbone, find_parts, given_experts
 from data.doctor.experts import check_experts
 from data.doctor.findings import Level, Section
@@ -33,6 +33,7 @@ from data.doctor.report import format_section, to_json, verdict
 from data.feature_store import FeatureStore
 from data.files import read_json, write_json_atomic
 from data.folders import StudyFolders
+from data.loading_flags import loading
 from data.media_index import MediaIndex
 from data.samples import Media
 from model.language_model.backbone import Backbone
@@ -105,7 +106,7 @@ class Doctor:
             else:
                 parts = find_parts(section, given.checkpoints)
             qformer = read_json(given.audio_qformer) if given.audio_qformer else None
-            self.backbone, files = check_backbone(section, parts, qformer, backbone_dtype(given))
+            self.backbone, files = check_backbone(section, parts, qformer, loading(given).dtype)
             check_hashes(section, files, self.index, hash_all=given.hash_all, progress=self.progress)
 
     def look_at_experts(self, folder: Path) -> Section | None:
@@ -184,6 +185,8 @@ class Doctor:
             else:
                 work += f", {len(self.questions.of('test'))} questions to answer"
             section.add(Level.NOTE, "work", work)
+            script = "eval_all_tasks.sh" if given.experts else "train_all_tasks.sh"
+            section.add(Level.NOTE, "time", f"hours and memory per GPU: bash {script} --dry_run")
             check_memory(section, needs.host_bytes, "the loaded backbone takes")
             check_disk(section, given.feature_store, needs.store_bytes, f"encoded clips take {most}")
 
@@ -191,7 +194,7 @@ class Doctor:
         """What the run needs, and whether the number of clips to encode is exact."""
         assert self.backbone is not None
         given, benchmark = self.arguments, questions.benchmark
-        dtype = backbone_dtype(given)
+        dtype = loading(given).dtype
         samples = questions.of("test") if given.experts else questions.of("train", "test")
         clips = distinct_clips(samples)
         missing: list[Media] = clips
