@@ -58,13 +58,14 @@ def _parameters(budget: Budget, source: str) -> str:
         ("  frozen together", f"{frozen / 1e6:,.1f}"),
         (f"  trained: one {expert.kind} expert", f"{trained / 1e6:,.1f}"),
     ]
-    sizes = [("one expert", "parameters", "bf16 GB", "fp32 GB (file)")]
+    sizes = [("one expert", "parameters", "bf16 GB", "fp32 GB")]
     for kind, count in budget.expert_parameters.items():
         detail = f"rank {expert.rank}" if kind == "lora" else "full copies"
         sizes.append((f"  {kind}, {detail}", f"{count:,}", gigabytes(2 * count), gigabytes(4 * count)))
     layers = expert.layers if isinstance(expert.layers, str) else ",".join(map(str, expert.layers))
     where = f"experts on {layers} layers, {', '.join(expert.projections)}, tokens: {expert.tokens}"
-    return f"dry run: {source}\n\n{table(rows)}\n\n{table(sizes)}\n{where}"
+    files = "expert files: LoRA in fp32, full copies in the type of the LLM's weights"
+    return f"dry run: {source}\n\n{table(rows)}\n\n{table(sizes)}\n{where}\n{files}"
 
 
 def _training(budget: Budget) -> str:

@@ -70,7 +70,8 @@ def study_needs(
         dtype: of the LLM and of stored media tokens.
     """
     bank = ExpertBank(backbone.llm, config.expert)
-    expert = FLOAT32 * sum(math.prod(shape) for shape in bank.expected_shapes().values())
+    numbers = sum(math.prod(shape) for shape in bank.expected_shapes().values())
+    stored = dtype.itemsize if config.expert.kind == "mlp" else FLOAT32  # see ExpertBank.save
     bank.detach()
     step_size = config.per_device_batch * config.accumulation * processes
     encoder = backbone.encoder
@@ -81,12 +82,12 @@ def study_needs(
         clips_to_encode=len(missing),
         store_bytes=sum(clip_bytes(encoder, media, sound_seconds, dtype) for media in missing),
         experts=len(cells),
-        expert_bytes=expert,
+        expert_bytes=stored * numbers,
         anchors=len(routed),
         anchor_bytes=sum(
             modality_bytes(encoder.routing_widths[name]) for names in routed for name in {"text", *names}
         ),
-        checkpoint_bytes=3 * expert if cells else 0,
+        checkpoint_bytes=3 * FLOAT32 * numbers if cells else 0,
         steps=sum(
             count_steps(sum(questions.get(path, 0) for path in cell.data), step_size, config.epochs)
             for cell in cells
