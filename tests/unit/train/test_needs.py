@@ -81,7 +81,11 @@ def test_a_study_adds_up(backbone: Backbone, tmp_path: Path, kind: str) -> None:
     shapes = bank.expected_shapes()
     bank.detach()
     header = ExpertHeader(kind, 4, 32.0, 0, None)
-    write_expert(tmp_path / "expert_task_0.pt", header, {key: torch.zeros(s) for key, s in shapes.items()})
+    stored = torch.bfloat16 if kind == "mlp" else torch.float32  # as ExpertBank.save writes it
+    tensors = {key: torch.zeros(shape, dtype=stored) for key, shape in shapes.items()}
+    write_expert(tmp_path / "expert_task_0.pt", header, tensors)
     written = (tmp_path / "expert_task_0.pt").stat().st_size
     assert 0 <= written - needs.expert_bytes < 0.1 * written + HEADERS
-    assert needs.disk_bytes == needs.store_bytes + 6 * needs.expert_bytes + needs.anchor_bytes
+    assert needs.checkpoint_bytes == 3 * 4 * sum(tensor.numel() for tensor in tensors.values())
+    experts = 3 * needs.expert_bytes + needs.checkpoint_bytes
+    assert needs.disk_bytes == needs.store_bytes + experts + needs.anchor_bytes
