@@ -5,6 +5,8 @@ Pickles are read with `weights_only=True`: a file that carries code raises inste
 
 import hashlib
 import json
+import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,15 +33,11 @@ def read_plain(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
+    mapped = zipfile.is_zipfile(path)  # files older than torch 1.6 are no archives and cannot be mapped
     try:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap" not in str(
-                error
-            ):  # files older than torch 1.6 are no zip archives and cannot be mapped
-                raise
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # refused or read all the same
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # zip, pickle, end of file, unsafe global: all mean that the file is no good
         raise ValueError(f"{path}: {load_fault(path, error)}") from error
 
