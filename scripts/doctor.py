@@ -38,7 +38,8 @@ from data.media_index import MediaIndex
 from data.samples import Media
 from model.language_model.backbone import Backbone
 from train.arguments import add_config_flags, train_config
-from train.cells import TRAINED_METHODS, Cell, study_cells
+from train.cells import Cell, default_methods, study_cells
+from train.dry_run import add_machine_flags, plan
 from train.needs import Needs, study_needs
 
 # Flags that the shell scripts take as variables: flag -> variable.
@@ -64,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     add_backbone_flags(made)
     add_data_flags(made)
     add_config_flags(made)
+    add_machine_flags(made.add_argument_group("time"))
     return made
 
 
@@ -185,10 +187,27 @@ class Doctor:
             else:
                 work += f", {len(self.questions.of('test'))} questions to answer"
             section.add(Level.NOTE, "work", work)
-            script = "eval_all_tasks.sh" if given.experts else "train_all_tasks.sh"
-            section.add(Level.NOTE, "time", f"hours and memory per GPU: bash {script} --dry_run")
+            section.add(Level.NOTE, "time", self.time(benchmark))
             check_memory(section, needs.host_bytes, "the loaded backbone takes")
             check_disk(section, given.feature_store, needs.store_bytes, f"encoded clips take {most}")
+
+    def time(self, benchmark: Benchmark) -> str:
+        """Hours on the first number of GPUs planned for; the tiny backbone runs in minutes, on a CPU."""
+        given = self.arguments
+        script = "eval_all_tasks.sh" if given.experts else "train_all_tasks.sh"
+        more = f"memory per GPU: bash {script} --dry_run"
+        if self.preset == "tiny":
+            return f"minutes on a CPU; hours of the published system, {more}"
+        files = [[getattr(task, split) for task in benchmark.tasks] for split in ("train", "test")]
+        budget, _ = plan(given, *([path for path in paths if path] for paths in files), benchmark)
+        run, machine = budget.runs[0], budget.machine
+        needed = {"encode": run.encoding_hours}
+        if not given.experts:
+            needed["train one seed"] = run.training_hours
+        needed["evaluate"] = run.evaluation_hours
+        hours = ", ".join(f"{value:.3g} h to {what}" for what, value in needed.items())
+        of = f"{run.gpus} GPU{'s' * (run.gpus > 1)} at {machine.mfu:.0%} of {machine.tflops:g} TFLOP/s"
+        return f"{hours}, on {of}; {more}"
 
     def needs(self, questions: Questions, output: Path) -> tuple[Needs, bool]:
         """What the run needs, and whether the number of clips to encode is exact."""
@@ -221,9 +240,8 @@ class Doctor:
     def cells(self, benchmark: Benchmark, output: Path) -> list[Cell]:
         """The experts that the run will train."""
         given = self.arguments
-        methods = TRAINED_METHODS if self.preset == "tiny" else ("anchor_moe",)
-        if given.methods:
-            methods = tuple(given.methods.replace(",", " ").split())
+        named = given.methods and tuple(given.methods.replace(",", " ").split())
+        methods = named or default_methods(self.preset)
         seeds = [int(seed) for seed in given.seeds.replace(",", " ").split()]
         return [
             cell for seed in seeds for cell in study_cells(benchmark, methods, StudyFolders(output, seed))

@@ -45,6 +45,11 @@ class Cell:
         return anchor_file(self.anchors, self.task_id) if self.anchors else None
 
 
+def default_methods(preset: str) -> tuple[str, ...]:
+    """The comparison rows are on by default for the tiny backbone only."""
+    return TRAINED_METHODS if preset == "tiny" else ("anchor_moe",)
+
+
 def study_cells(benchmark: Benchmark, methods: tuple[str, ...], folders: StudyFolders) -> list[Cell]:
     """All cells of a study for one seed, in the order in which they must be trained.
 

@@ -37,6 +37,11 @@ def add_dry_run_flags(parser: argparse.ArgumentParser) -> None:
         help="print parameters, memory per GPU, FLOPs, disk and hours, and do nothing else",
     )
     group.add_argument("--dry_run_json", type=Path, metavar="OUT", help="also write the plan as JSON")
+    add_machine_flags(group)
+
+
+def add_machine_flags(group: argparse._ArgumentGroup) -> None:
+    """What a plan assumes of the machine and of the sounds."""
     group.add_argument(
         "--gpus", type=int, nargs="+", default=[1, 8], metavar="N", help="numbers of GPUs to plan for (1 8)"
     )
@@ -53,7 +58,20 @@ def dry_run(
     test: Sequence[Path],
     benchmark: Benchmark | None = None,
 ) -> str:
-    """The plan as text; written as JSON too where asked.
+    """The plan as text; written as JSON too where asked. Arguments and errors are those of `plan`."""
+    budget, source = plan(arguments, train, test, benchmark)
+    if arguments.dry_run_json:
+        write_json_atomic(arguments.dry_run_json, budget_json(budget, source))
+    return format_budget(budget, source)
+
+
+def plan(
+    arguments: argparse.Namespace,
+    train: Sequence[Path],
+    test: Sequence[Path],
+    benchmark: Benchmark | None = None,
+) -> tuple[Budget, str]:
+    """What the run would need, and where the sizes of its backbone come from.
 
     Args:
         train, test: sample files, one per task. A command that has none of one kind leaves it empty.
@@ -85,9 +103,7 @@ def dry_run(
     budget = make_budget(
         sizes, configuration(arguments, preset), workload, machine, asking, chosen.bits, chosen.kernel
     )
-    if arguments.dry_run_json:
-        write_json_atomic(arguments.dry_run_json, budget_json(budget, source))
-    return format_budget(budget, source)
+    return budget, source
 
 
 def backbone_configs(arguments: argparse.Namespace) -> tuple[Configs, str, str]:

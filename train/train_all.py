@@ -29,7 +29,7 @@ from data.files import only_run_in, require_writable
 from data.folders import StudyFolders
 from data.samples import Sample
 from train.arguments import add_config_flags, add_reporting_flags, train_config
-from train.cells import TRAINED_METHODS, Cell, study_cells
+from train.cells import TRAINED_METHODS, Cell, default_methods, study_cells
 from train.dry_run import add_dry_run_flags, dry_run
 from train.parallel import run_forked
 from train.run_cell import Workshop, check_cell, run_cell
@@ -146,11 +146,6 @@ def count_jobs(asked: int | None, shop: Workshop, preset: str) -> int:
             "the flag out (several GPUs: LAUNCH=, see --help)"
         )
     return asked
-
-
-def default_methods(preset: str) -> tuple[str, ...]:
-    """The comparison rows are on by default for the tiny backbone only."""
-    return TRAINED_METHODS if preset == "tiny" else ("anchor_moe",)
 
 
 def read_training(benchmark: Benchmark, arguments: argparse.Namespace) -> dict[Path, list[Sample]]:

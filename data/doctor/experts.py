@@ -134,15 +134,20 @@ def _name_strangers(section: Section, folder: Path) -> None:
             section.add(Level.WARNING, path, f"not used: {found.what}")
 
 
+def _is_one(section: Section, path: Path, kind: str) -> bool:
+    """Whether a file is there and is, by its content, of a kind; another one is a problem, none is not."""
+    if not path.is_file():
+        return False
+    found = recognise(path)
+    if found.kind != kind:
+        what = found.what if found.kind == "other" else f"is {found.what}, no {kind}"
+        section.add(Level.PROBLEM, path, what)
+    return found.kind == kind
+
+
 def _expert(section: Section, task: int, path: Path, backbone: Backbone | None) -> ExpertFile | None:
     """Inspect one expert and hold it against the backbone; None, with the reason, if it is no good."""
-    if not path.is_file():
-        return None
-    found = recognise(path)
-    if found.kind != "expert":
-        section.add(
-            Level.PROBLEM, path, found.what if found.kind == "other" else f"is {found.what}, no expert"
-        )
+    if not _is_one(section, path, "expert"):
         return None
     try:
         made = inspect_expert(path)
@@ -163,13 +168,7 @@ def _expert(section: Section, task: int, path: Path, backbone: Backbone | None) 
 
 def _anchor(section: Section, path: Path, task: int, backbone: Backbone | None) -> Anchor | None:
     """Load one anchor and hold its widths against the backbone; None, with the reason, if it is no good."""
-    if not path.is_file():
-        return None
-    found = recognise(path)
-    if found.kind != "anchor":
-        section.add(
-            Level.PROBLEM, path, found.what if found.kind == "other" else f"is {found.what}, no anchor"
-        )
+    if not _is_one(section, path, "anchor"):
         return None
     try:
         anchor = load_anchor(path, task, backbone.identity if backbone else None)

@@ -70,8 +70,7 @@ def save_published_anchor(anchor: Anchor, path: str | Path) -> None:
         OSError: not writable, or the disk is full.
     """
     stats_path(path).unlink(missing_ok=True)
-    with atomic_write(path) as file:
-        torch.save({name: mean.float() for name, mean in anchor.means.items()}, file)
+    write_tensor_file(path, {name: mean.float() for name, mean in anchor.means.items()})
 
 
 def load_anchor(path: str | Path, task_id: int, base_identity: str | None = None) -> Anchor:

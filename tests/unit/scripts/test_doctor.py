@@ -113,3 +113,17 @@ def test_the_next_command_hands_on_what_was_given() -> None:
 def test_a_sample_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="--sample: got 0"):
         main(parser().parse_args(["--sample", "0"]))
+
+
+@pytest.mark.parametrize("experts", [False, True])
+def test_the_time_of_a_backbone_that_is_not_the_tiny_one(
+    capsys: pytest.CaptureFixture[str], repo_root: Path, small: Path, tmp_path: Path, experts: bool
+) -> None:
+    shutil.copytree(repo_root / "checkpoints" / "tiny", tmp_path / "large")
+    words = ["--checkpoints", tmp_path / "large", "--benchmark", small, "--gpus", "2", "--mfu", "0.5"]
+    (tmp_path / "given").mkdir()
+    words += ["--experts", tmp_path / "given"] if experts else []
+    text, _ = examine(capsys, tmp_path, *words)
+    [line] = [line for line in text.splitlines() if "time:" in line]
+    assert ("h to train one seed" in line) == (not experts)
+    assert "h to encode" in line and "h to evaluate, on 2 GPUs at 50% of 312 TFLOP/s" in line
