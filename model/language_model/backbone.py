@@ -156,13 +156,13 @@ def load_backbone(
     config = read_json(base / "config.json")
     _check_layout(base, config)
     sizes, weights, tokenizer = _read_base(base, config)
-    llm_weights, projector_weights, aligner_weights, identity = _split(base, weights)
+    llm_weights, projector_weights, aligner_weights, identity = split_weights(base, weights)
     if config.get("identity", identity) != identity:
         raise ValueError(
             f"{base}: made for weights {config['identity'][:16]}, found {identity[:16]}; put the LLM "
             f"{config.get('llm')} back as it was, or align again"
         )
-    encoder = _load_encoder(paths, config, projector_weights, aligner_weights, qformer)
+    encoder = load_encoder(paths, config, projector_weights, aligner_weights, qformer)
     llm = load_llm(base, sizes, llm_weights, loading, device, shapes_only)
     return Backbone(llm, tokenizer, encoder.to(device), identity, config, paths, loading)
 
@@ -190,7 +190,7 @@ def _read_base(base: Path, config: Mapping[str, Any]) -> tuple[PretrainedConfig,
     return llm_config(base, config), read_weights(base), load_tokenizer(base)
 
 
-def _split(
+def split_weights(
     base: Path, weights: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], str]:
     """LLM weights, projector and aligner weights without their prefixes, and the identity of all of them."""
@@ -213,13 +213,19 @@ def _split(
     return weights, parts[0], parts[1], identity
 
 
-def _load_encoder(
+def load_encoder(
     paths: BackbonePaths,
     config: Mapping[str, Any],
     projector_weights: dict[str, Tensor],
     aligner_weights: dict[str, Tensor],
     qformer: Mapping[str, Any] | None,
 ) -> MediaEncoder:
+    """Towers, projector and aligner; ValueError where their sizes do not fit each other or the configuration.
+
+    Args:
+        config: `config.json` of the base. qformer: as of `load_backbone`.
+        projector_weights, aligner_weights: without their prefixes.
+    """
     source = Path(paths.base) / "config.json"
     missing = [k for k in ("hidden_size", "mm_projector_type", "query_tokens_size") if k not in config]
     if missing:

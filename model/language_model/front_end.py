@@ -18,9 +18,9 @@ from model.language_model.backbone import (
     PROJECTOR,
     Backbone,
     BackbonePaths,
-    _load_encoder,
-    _split,
+    load_encoder,
     load_tokenizer,
+    split_weights,
 )
 from model.moe.files import write_tensor_file
 from model.tensor_files import digest_tensors, read_json, read_weights
@@ -58,7 +58,7 @@ def save_front_end(
     base, folder = Path(base), Path(folder)
     weights = read_weights(base)
     kept = _front_tensors(weights, base)
-    *_, identity = _split(base, weights)
+    *_, identity = split_weights(base, weights)
     folder.mkdir(parents=True, exist_ok=True)
     write_tensor_file(folder / "model.safetensors", kept)
     config = read_json(base / "config.json")
@@ -93,7 +93,7 @@ def load_front_end(
         {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}
         for prefix in (PROJECTOR, ALIGNER)
     ]
-    encoder = _load_encoder(paths, config, parts[0], parts[1], None)
+    encoder = load_encoder(paths, config, parts[0], parts[1], None)
     llm: Any = EmbeddingOnly(tensors[EMBEDDING].float())
     return Backbone(llm.to(device), load_tokenizer(base), encoder.to(device), identity, config, paths)
 
