@@ -26,7 +26,7 @@ summary.md and pictures. Answers are kept as they come: started again, it answer
   LOGS=DIR          eval_all_tasks.log and .err (logs)
   PYTHON=FILE       which Python; else the active environment, else .venv, made on first use
 
-Flags go to evaluation/eval_all.py; --split val, --router lda, --metric raw --modality_weights equal (the published
+Flags go to evaluation/eval_all.py; --dry_run, --split val, --router lda, --metric raw --modality_weights equal (the published
 routing) and --media_root DIR are common. All of them: bash eval_all_tasks.sh --flags
 USAGE
 }

@@ -26,7 +26,8 @@ skipped, what was interrupted is resumed, what was made with other settings is r
   LOGS=DIR          train_all_tasks.log and .err (logs)
   PYTHON=FILE       which Python; else the active environment, else .venv, made on first use
 
-Flags go to train/train_all.py; --num_train_epochs 5, --learning_rate 1e-3, --overwrite and --media_root DIR are common.
+Flags go to train/train_all.py; --dry_run (what it would take), --num_train_epochs 5, --learning_rate 1e-3, --overwrite and
+--media_root DIR are common.
 All of them: bash train_all_tasks.sh --flags
 USAGE
 }
