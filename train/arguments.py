@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data.loading_flags import add_precision_flags, boolean
-from model.moe.expert_sites import TOKENS, ExpertConfig
+from model.moe.expert_sites import MLP, TOKENS, ExpertConfig
 from train.config import ANCHOR_STATISTICS, EXPERT_INITS, LORA_INITS, SCHEDULES, TrainConfig
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,12 @@ PRESETS = {
         label_smoothing=0.1,
         expert_init="nearest",
         lora_init="activations",
-        expert=ExpertConfig(rank=32, layers="all", tokens="answer"),
+        expert=ExpertConfig(
+            rank=32,
+            layers="all",
+            projections=("q_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+            tokens="answer",
+        ),
     ),
 }
 PUBLISHED_MLP_LEARNING_RATE = 4e-5
@@ -108,7 +113,9 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 def _add_expert_flags(group: argparse._ArgumentGroup) -> None:
     """What an expert is made of and where it starts."""
     group.add_argument(
-        "--expert_kind", choices=("lora", "mlp"), help="low-rank update or full copy of the MLPs (lora)"
+        "--expert_kind",
+        choices=("lora", "mlp"),
+        help="low-rank update or full copy of the linear layers (lora)",
     )
     group.add_argument(
         "--llm_lora_enable",
@@ -119,7 +126,10 @@ def _add_expert_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--expert_rank", type=int, help="rank of LoRA experts (tiny 32; 16)")
     group.add_argument("--expert_alpha", type=float, help="LoRA experts are scaled by alpha / rank (32)")
     group.add_argument("--expert_layers", help="even, all, or layer numbers 0,2,5 (tiny all, even)")
-    group.add_argument("--expert_projections", help="comma-separated (gate_proj,up_proj,down_proj)")
+    group.add_argument(
+        "--expert_projections",
+        help="comma-separated, of MLP and attention (tiny also q_proj,o_proj; gate_proj,up_proj,down_proj)",
+    )
     group.add_argument(
         "--expert_tokens",
         choices=TOKENS,
@@ -200,15 +210,16 @@ def _expert_config(arguments: argparse.Namespace, base: ExpertConfig) -> ExpertC
             raise ValueError(
                 f"--expert_layers: got {arguments.expert_layers!r}, expected even, all or numbers 0,2,5"
             ) from None
+    projections = tuple(arguments.expert_projections.split(",")) if arguments.expert_projections else None
+    if kind == "mlp" and projections is None:
+        projections = MLP  # the published kind, whatever a preset gives LoRA experts
     given = {
         "kind": kind,
         "rank": arguments.expert_rank,
         "alpha": arguments.expert_alpha,
         "layers": layers,
         "tokens": arguments.expert_tokens,
-        "projections": tuple(arguments.expert_projections.split(","))
-        if arguments.expert_projections
-        else None,
+        "projections": projections,
     }
     return replace(base, **{key: value for key, value in given.items() if value is not None})
 

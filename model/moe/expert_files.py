@@ -3,26 +3,27 @@
     {"model.layers.{i}.mlp.{projection}.lora_A.weight": (R, in),
      "model.layers.{i}.mlp.{projection}.lora_B.weight": (out, R), "expert": {...}}
 
-A full-MLP expert has `model.layers.{i}.mlp.{projection}.weight` (out, in) instead; without the entry
-`expert` it is a published file, whose base cannot be verified.
+Projections of the attention stand under `self_attn` in place of `mlp`. A full-MLP expert has
+`model.layers.{i}.mlp.{projection}.weight` (out, in) instead; without the entry `expert` it is a published
+file, whose base cannot be verified.
 """
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from model.moe.expert_sites import ExpertConfig
+from model.moe.expert_sites import KEY, ExpertConfig, in_usual_order
 from model.moe.files import read_tensor_file, write_tensor_file
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-_KEY = re.compile(r"model\.layers\.(\d+)\.mlp\.(\w+?)(\.lora_[AB])?\.weight$")
+_KEY = re.compile(KEY + r"(\.lora_[AB])?\.weight$")
 
 
 @dataclass(frozen=True)
@@ -100,16 +101,13 @@ def inspect_expert(path: str | Path) -> ExpertFile:
     matches = [(key, _KEY.match(key)) for key in content if key != "expert"]
     for key, match in matches:
         if match is None:
-            raise ValueError(f"{path}: unexpected key {key!r}; expected model.layers.N.mlp.NAME...weight")
+            raise ValueError(
+                f"{path}: unexpected key {key!r}; expected model.layers.N.mlp.NAME...weight or "
+                "model.layers.N.self_attn.NAME...weight"
+            )
     found = [match for _, match in matches if match is not None]
-    layers = tuple(sorted({int(match[1]) for match in found}))
-    return ExpertFile(header, layers, in_usual_order({match[2] for match in found}))
-
-
-def in_usual_order(projections: Iterable[str]) -> tuple[str, ...]:
-    """Projections as they follow each other in an MLP: a safetensors file keeps no order of its own."""
-    usual = ("gate_proj", "up_proj", "down_proj")
-    return tuple(sorted(projections, key=lambda name: (usual.index(name) if name in usual else 3, name)))
+    layers = tuple(sorted({int(match["layer"]) for match in found}))
+    return ExpertFile(header, layers, in_usual_order({match["projection"] for match in found}))
 
 
 def read_expert(path: str | Path, wanted: ExpertHeader, *, mmap: bool = False) -> dict[str, Tensor]:

@@ -1,10 +1,11 @@
 """Which linear layers of a model carry experts, and what their tensors are called in files.
 
-A layer `ANYTHING.layers.{i}.mlp.{projection}` has the file key `model.layers.{i}.mlp.{projection}`,
-whatever the model is wrapped in.
+A layer `ANYTHING.layers.{i}.{block}.{projection}`, block being `mlp` or `self_attn`, has the file key
+`model.layers.{i}.{block}.{projection}`, whatever the model is wrapped in.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
@@ -12,7 +13,11 @@ from torch import nn
 from model.moe.expert_layers import ExpertLinear
 
 TOKENS = ("all", "text", "answer")
-_SITE = re.compile(r"(?:^|\.)layers\.(\d+)\.mlp\.(\w+)$")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+KEY = r"model\.layers\.(?P<layer>\d+)\.(?P<block>self_attn|mlp)\.(?P<projection>\w+?)"
+"""What the file key of a layer looks like, a regular expression without the tensor's own part."""
+_SITE = re.compile(r"(?:^|\.)layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)$")
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,8 @@ class ExpertConfig:
     """The update is scaled by alpha / rank; unused for `mlp`."""
     layers: str | tuple[int, ...] = "even"
     """`even`, `all`, or the numbers of the layers that carry experts."""
-    projections: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
-    """Which linear layers of an MLP carry experts."""
+    projections: tuple[str, ...] = MLP
+    """Which linear layers of a decoder layer's MLP and attention carry experts."""
     tokens: str = "all"
     """On which tokens the expert acts: `all`; `text`, what follows the last media token, so that the
     audio-visual prefix is the bare backbone's, the same for every expert and question; `answer`, the last
@@ -49,6 +54,8 @@ class ExpertConfig:
             raise ValueError("expert layers and projections must not be empty")
         if not isinstance(self.layers, str) and len(set(self.layers)) < len(self.layers):
             raise ValueError(f"expert layers: a number occurs twice in {self.layers}")
+        if len(set(self.projections)) < len(self.projections):
+            raise ValueError(f"expert projections: a name occurs twice in {self.projections}")
 
     def takes(self, layer: int) -> bool:
         """Whether layer number `layer` carries experts."""
@@ -60,6 +67,19 @@ class ExpertConfig:
     def scale(self) -> float:
         """Factor of the low-rank update, alpha / R."""
         return self.alpha / self.rank
+
+
+def site_name(layer: int, projection: str) -> str:
+    """`layers.3.mlp.up_proj`: where a projection is expected, for messages."""
+    return f"layers.{layer}.{'self_attn' if projection in ATTENTION else 'mlp'}.{projection}"
+
+
+def in_usual_order(projections: Iterable[str]) -> tuple[str, ...]:
+    """Projections as they follow each other in a layer: a safetensors file keeps no order of its own."""
+    usual = (*ATTENTION, *MLP)
+    return tuple(
+        sorted(projections, key=lambda name: (usual.index(name) if name in usual else len(usual), name))
+    )
 
 
 def file_key(name: str) -> str:
@@ -86,9 +106,7 @@ def find_sites(llm: nn.Module, config: ExpertConfig) -> list[str]:
         found[layer, projection] = name
     chosen = sorted(number for number in numbers if config.takes(number))
     absent = [] if isinstance(config.layers, str) else sorted(set(config.layers) - numbers)
-    missing = [
-        f"layers.{n}.mlp.{p}" for n in chosen + absent for p in config.projections if (n, p) not in found
-    ]
+    missing = [site_name(n, p) for n in chosen + absent for p in config.projections if (n, p) not in found]
     if missing or not chosen:
         raise ValueError(
             f"no linear layers {missing or 'layers.*.mlp.*'} in {type(llm).__name__}; "

@@ -5,7 +5,8 @@
     with bank.use([0, 0, NO_EXPERT]):
         llm(...)
 
-Works on any module that has linear layers named `...layers.{i}.mlp.{projection}`; knows nothing of language.
+Works on any module that has linear layers named `...layers.{i}.mlp.{projection}` or `.self_attn.`; knows
+nothing of language.
 Legend: B batch, R rank.
 """
 

@@ -1,7 +1,7 @@
 """LoRA experts as adapter folders of PEFT, and back; needs no PEFT.
 
     adapter_config.json          rank, alpha, layers, projections in PEFT's words
-    adapter_model.safetensors    base_model.model.model.layers.{i}.mlp.{projection}.lora_{A,B}.weight;
+    adapter_model.safetensors    base_model.model.model.layers.{i}.{block}.{projection}.lora_{A,B}.weight;
                                  the expert's own header stands in its metadata
 
 PEFT adds alpha / R B A x on every token: an expert of scope `all` gives the same logits there, one of another
@@ -24,16 +24,14 @@ from model.moe.expert_files import (
     ExpertHeader,
     check_finite,
     header_entry,
-    in_usual_order,
     parse_header,
 )
+from model.moe.expert_sites import KEY, in_usual_order, site_name
 from model.moe.files import atomic_write, read_tensor_file, write_tensor_file
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-_KEY = re.compile(
-    r"(?P<layer>model\.layers\.(?P<number>\d+)\.mlp\.(?P<name>\w+))\.lora_(?P<half>[AB])\.weight"
-)
+_KEY = re.compile(KEY + r"\.lora_(?P<half>[AB])\.weight")
 
 # What an adapter's settings may be besides empty: they say where it came from or how it was trained, or its
 # tensors say it again. Everything else changes the forward pass, or may in a later version of PEFT.
@@ -193,7 +191,7 @@ def _own_header(entry: object, found: ExpertHeader, tensors: dict[str, Tensor], 
     for key in list(tensors):
         match = _KEY.fullmatch(key)
         assert match is not None
-        if int(match["number"]) not in entry["layers"]:
+        if int(match["layer"]) not in entry["layers"]:
             padding = tensors.pop(key)
             if padding.any():
                 raise ValueError(f"{folder}: {key} is padding but not zero; export it again")
@@ -234,14 +232,15 @@ def _sites(tensors: Mapping[str, Tensor], folder: Path) -> tuple[tuple[int, ...]
         match = _KEY.fullmatch(key)
         if match is None:
             raise ValueError(
-                f"{folder}: {key!r}: experts live on the linear layers of MLPs, expected "
-                "model.layers.N.mlp.NAME.lora_A.weight or lora_B; train with these target modules only"
+                f"{folder}: {key!r}: experts live on the linear layers of MLPs and attention, "
+                "expected model.layers.N.mlp.NAME.lora_A.weight or lora_B, or self_attn; train with these "
+                "target modules only"
             )
-        found.add((int(match["number"]), match["name"], match["half"]))
+        found.add((int(match["layer"]), match["projection"], match["half"]))
     layers = tuple(sorted({number for number, _, _ in found}))
     projections = in_usual_order({name for _, name, _ in found})
     missing = [
-        f"layers.{n}.mlp.{p}.lora_{h}"
+        f"{site_name(n, p)}.lora_{h}"
         for n in layers
         for p in projections
         for h in "AB"

@@ -161,21 +161,32 @@ def training_flops(
 def _layer_backward(
     llm: LLMSizes, expert: ExpertConfig, layer: int, tokens: int, past: int, *, first: bool
 ) -> int:
-    """Backward through one layer; in the layer of the first expert only its MLP takes part."""
-    total = 0
-    if not first:  # gradients of the inputs of q, k, v, o; of scores, values, queries and keys
-        total += 2 * linear(tokens, llm.width, llm.attention) + 2 * linear(tokens, llm.width, llm.keys)
-        total += 2 * attention(tokens, past + tokens, llm.attention)
-    carried = expert.takes(layer)
-    learns_before_down = not first or "gate_proj" in expert.projections or "up_proj" in expert.projections
-    for name in ("gate_proj", "up_proj", "down_proj"):
+    """Backward through one layer; in the layer of the first expert only from that expert on."""
+    learns = set(expert.projections) if expert.takes(layer) else set()
+    after_scores = not first or bool(learns & {"q_proj", "k_proj"})
+    after_heads = after_scores or "v_proj" in learns
+    after_attention = after_heads or "o_proj" in learns
+    inputs = {  # whether the gradient of the input is needed
+        **dict.fromkeys(("q_proj", "k_proj", "v_proj"), not first),
+        "o_proj": after_heads,
+        **dict.fromkeys(("gate_proj", "up_proj"), after_attention),
+        "down_proj": after_attention or bool(learns & {"gate_proj", "up_proj"}),
+    }
+    product = attention(tokens, past + tokens, llm.attention) // 2
+    total = product * sum(
+        (
+            not first or "v_proj" in learns,  # gradients of the values, of the probabilities, then
+            after_scores,
+            not first or "q_proj" in learns,
+            not first or "k_proj" in learns,
+        )
+    )
+    for name, to_input in inputs.items():
         width_in, width_out = llm.projection(name)
-        to_input = learns_before_down if name == "down_proj" else not first
-        here = carried and name in expert.projections
         total += linear(tokens, width_in, width_out) * to_input
-        if here and expert.kind == "mlp":
+        if name in learns and expert.kind == "mlp":
             total += linear(tokens, width_in, width_out)
-        elif here:  # gradients of B and of `A x`, then of A and of x
+        elif name in learns:  # gradients of B and of `A x`, then of A and of x
             total += 2 * linear(tokens, expert.rank, width_out)
             total += (1 + to_input) * linear(tokens, width_in, expert.rank)
     return total

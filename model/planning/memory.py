@@ -19,7 +19,6 @@ from model.planning.sizes import BackboneSizes, LLMSizes, Parameters, PromptToke
 FP32 = 4
 BUCKET = 200_000_000  # elements of a DeepSpeed bucket, scripts/zero2.json
 LIVE = 1_000_000_000  # elements that ZeRO-3 gathers at most, DeepSpeed's stage3_max_live_parameters
-PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 STRATEGIES = ("plain", "zero2", "zero3", "zero2_offload", "zero3_offload")
 
 
@@ -83,40 +82,42 @@ def kept_prefixes(llm: LLMSizes, expert: ExpertConfig, prompt: PromptTokens, dis
 def layer_activations(
     llm: LLMSizes, expert: ExpertConfig, setup: Setup, tokens: int, past: int, layer: int
 ) -> int:
-    """What one layer keeps for backward, in the layer of the first expert its MLP only.
+    """What one layer keeps for backward, in the layer of the first expert only from that expert on.
 
     Attention: fp32 input of the norm, queries, output, log-sum, keys and values (a copy per query head where
     a mask is needed and heads share keys), mask; eager attention the probabilities instead of the log-sum.
-    MLP: fp32 input of the norm; gate, its SiLU and up; under experts also the inputs of their linear layers,
+    MLP: fp32 input of the norm; gate, its SiLU and up. Under experts also the inputs of their linear layers,
     `A x`, and for full experts the weight in the activations' number format.
     """
     b, rows = setup.bytes_per_number, setup.rows
     computed, keys = rows * tokens, rows * (past + tokens)
     first = next(number for number in range(llm.layers) if expert.takes(number))
-    inside = layer > first
-    total = 0
-    if inside:
+    inside, learns = layer > first, set(expert.projections) if expert.takes(layer) else set()
+    heads = inside or bool(learns & {"q_proj", "k_proj", "v_proj"})
+    attention = heads or "o_proj" in learns
+    total = FP32 * computed * (llm.width + 1) * (inside + attention)  # norms
+    if heads:
         padded = rows > 1 or past > 0
         masked = padded and setup.attn_implementation != "flash_attention_2"
         shared = llm.attention if masked or setup.attn_implementation == "eager" else llm.keys
-        total += 2 * FP32 * computed * (llm.width + 1)  # both norms
         total += b * (2 * computed * llm.attention + 2 * keys * shared)
         pairs = computed * (past + tokens)
         if setup.attn_implementation == "eager":
             total += llm.heads * pairs * (FP32 + (b if b < FP32 else 0))
         else:
             total += FP32 * computed * llm.heads + (b * pairs if masked else 0)
-    learns = {name: expert.takes(layer) and name in expert.projections for name in PROJECTIONS}
-    gate, up = inside or learns["gate_proj"], inside or learns["up_proj"]
+    total += b * computed * llm.width * bool(learns & {"q_proj", "k_proj", "v_proj"})
+    total += b * computed * llm.attention * ("o_proj" in learns and not heads)
+    gate, up = attention or "gate_proj" in learns, attention or "up_proj" in learns
     total += b * computed * llm.mlp * (2 * gate + up)  # gate and up for SiLU's gradient, SiLU for that of up
-    total += b * computed * llm.width * (learns["gate_proj"] or learns["up_proj"])
-    total += b * computed * llm.mlp * learns["down_proj"]
-    for name, here in learns.items():
+    total += b * computed * llm.width * bool(learns & {"gate_proj", "up_proj"})
+    total += b * computed * llm.mlp * ("down_proj" in learns)
+    for name in learns:
         width_in, width_out = llm.projection(name)
-        if here and expert.kind == "lora":
+        if expert.kind == "lora":
             total += b * computed * expert.rank
             total += b * expert.rank * (width_in + width_out) * (b < FP32)
-        elif here and b < FP32 and (inside or name == "down_proj"):
+        elif b < FP32 and (inside or name == "down_proj"):
             total += b * width_in * width_out
     return total
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from model.moe.expert_sites import ExpertConfig
+from model.moe.expert_sites import ATTENTION, ExpertConfig
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,11 @@ class LLMSizes:
         return self.kv_heads * self.head_width
 
     def projection(self, name: str) -> tuple[int, int]:
-        """Widths (in, out) of a linear layer of the MLP."""
+        """Widths (in, out) of a linear layer of the MLP or the attention."""
+        if name == "o_proj":
+            return self.attention, self.width
+        if name in ATTENTION:
+            return self.width, self.attention if name == "q_proj" else self.keys
         return (self.mlp, self.width) if name == "down_proj" else (self.width, self.mlp)
 
 

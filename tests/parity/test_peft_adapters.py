@@ -68,7 +68,8 @@ def test_peft_computes_equal_logits(
 
 @pytest.mark.parametrize("rslora", [False, True])
 @pytest.mark.parametrize(
-    "modules", [["gate_proj", "up_proj", "down_proj"], ["up_proj"], r".*\.mlp\.down_proj"]
+    "modules",
+    [["gate_proj", "up_proj", "down_proj"], ["up_proj"], r".*\.mlp\.down_proj", ["q_proj", "v_proj"]],
 )
 def test_an_adapter_that_peft_saved_becomes_an_expert(
     rslora: bool, modules: list[str] | str, ids: Tensor, tmp_path: Path

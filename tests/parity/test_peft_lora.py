@@ -13,7 +13,12 @@ from model.moe.experts import ExpertBank, ExpertConfig
 # PEFT reads a name that transformers has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
-CONFIG = ExpertConfig(rank=4, alpha=12.0)
+CONFIGS = {
+    "mlp": ExpertConfig(rank=4, alpha=12.0),
+    "attention": ExpertConfig(
+        rank=4, alpha=12.0, projections=("q_proj", "v_proj", "o_proj", "up_proj", "down_proj")
+    ),
+}
 TASK = 0
 
 
@@ -40,10 +45,10 @@ def ids() -> Tensor:
     return torch.randint(0, 64, (3, 11), generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture
-def ours() -> tuple[nn.Module, ExpertBank]:
+@pytest.fixture(params=CONFIGS)
+def ours(request: pytest.FixtureRequest) -> tuple[nn.Module, ExpertBank]:
     model = small_llama()
-    bank = ExpertBank(model, CONFIG, None)
+    bank = ExpertBank(model, CONFIGS[request.param], None)
     generator = torch.Generator().manual_seed(2)
     bank.add(TASK, generator=generator)
     state = bank.state(TASK)
@@ -53,11 +58,12 @@ def ours() -> tuple[nn.Module, ExpertBank]:
 
 @pytest.fixture
 def theirs(ours: tuple[nn.Module, ExpertBank]) -> nn.Module:
+    made = ours[1].config
     config = LoraConfig(
-        r=CONFIG.rank,
-        lora_alpha=int(CONFIG.alpha),
+        r=made.rank,
+        lora_alpha=int(made.alpha),
         lora_dropout=0.0,
-        target_modules=list(CONFIG.projections),
+        target_modules=list(made.projections),
         layers_to_transform=[0, 2],
     )
     model = get_peft_model(small_llama(), config)

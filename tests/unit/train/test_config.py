@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from model.moe.expert_sites import MLP
 from model.moe.experts import ExpertConfig
 from train.arguments import PRESETS, add_config_flags, train_config
 from train.config import TrainConfig
@@ -49,6 +50,13 @@ def test_the_published_line_asks_for_full_mlp_experts() -> None:
     assert (config.expert.kind, config.learning_rate) == ("mlp", 4e-5)
     with pytest.raises(ValueError, match="contradicts"):
         train_config(parse("--llm_lora_enable", "False", "--expert_kind", "lora"), "published")
+
+
+def test_full_experts_copy_mlps_unless_told_otherwise() -> None:
+    full = train_config(parse("--expert_kind", "mlp"), "tiny").expert
+    assert full.projections == MLP != PRESETS["tiny"].expert.projections
+    told = train_config(parse("--expert_kind", "mlp", "--expert_projections", "o_proj"), "tiny").expert
+    assert told.projections == ("o_proj",)
 
 
 def test_a_flag_without_effect_is_accepted_only_with_its_value() -> None:

@@ -98,9 +98,9 @@ def test_what_an_expert_cannot_be_is_refused(adapter: Path, changes: dict[str, A
 
 def test_other_modules_and_missing_tensors_are_refused(adapter: Path) -> None:
     tensors = {key: value.clone() for key, value in load_file(adapter / WEIGHTS).items()}
-    attention = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
-    save_file({**tensors, attention: torch.zeros(3, 12)}, adapter / WEIGHTS)
-    with pytest.raises(ValueError, match="q_proj.*experts live on the linear layers of MLPs"):
+    other = "base_model.model.model.layers.0.cross_attn.q_proj.lora_A.weight"
+    save_file({**tensors, other: torch.zeros(3, 12)}, adapter / WEIGHTS)
+    with pytest.raises(ValueError, match="q_proj.*experts live on the linear layers of MLPs and attention"):
         read_adapter(adapter)
     save_file({"lm_head.weight": torch.zeros(1), **tensors}, adapter / WEIGHTS)
     with pytest.raises(ValueError, match=r"'lm_head\.weight' is no tensor base_model"):

@@ -81,6 +81,9 @@ def kept_and_peak(
         (torch.bfloat16, "eager", {}),
         (torch.float32, "sdpa", {"layers": (3, 5)}),
         (torch.bfloat16, "sdpa", {"projections": ("down_proj",)}),
+        (torch.float32, "sdpa", {"projections": ("q_proj", "o_proj", "down_proj")}),
+        (torch.bfloat16, "eager", {"projections": ("q_proj", "v_proj"), "layers": (2, 3)}),
+        (torch.float32, "sdpa", {"projections": ("o_proj",)}),
         (torch.float32, "sdpa", {"tokens": "text"}),
         (torch.bfloat16, "sdpa", {"tokens": "answer"}),
     ],
@@ -89,7 +92,7 @@ def test_activations(dtype: torch.dtype, attention: str, expert: dict[str, Any])
     kept, peak, llm, config = kept_and_peak(dtype, attention, False, **expert)
     setup = Setup(ROWS, 1, dtype.itemsize, False, attn_implementation=attention)
     past, tokens = PROMPT.scope(config.tokens)
-    first = 3 if "layers" in expert else 0
+    first = expert.get("layers", (0,))[0]
     layers = sum(layer_activations(llm, config, setup, tokens, past, n) for n in range(first, llm.layers))
     assert layers == pytest.approx(kept, rel=0.1)
     assert activation_bytes(llm, config, setup, PROMPT) == pytest.approx(peak, rel=0.1)
