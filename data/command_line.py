@@ -107,6 +107,7 @@ def open_inputs(arguments: argparse.Namespace) -> tuple[Inputs, Backbone, str]:
         qformer=qformer,
         bits=chosen.bits,
         attn_implementation=chosen.attn_implementation,
+        towers=chosen.towers,
     )
     layer = backbone.config.get("mm_vision_select_layer")
     if arguments.mm_vision_select_layer not in (None, layer):

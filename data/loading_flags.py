@@ -1,4 +1,4 @@
-"""Flags: in which numbers and with which attention kernel the LLM runs (see model.language_model.loading)."""
+"""Flags: in which numbers and with which attention kernel the backbone runs (see loading.py)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_precision_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def add_loading_flags(group: argparse._ArgumentGroup) -> None:
-    """Quantisation and attention kernel."""
+    """Quantisation, attention kernel, number format of the towers."""
     bits = group.add_mutually_exclusive_group()
     bits.add_argument(
         "--bits",
@@ -41,7 +41,16 @@ def add_loading_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--attn_implementation",
         choices=ATTENTION,
-        help="attention kernel of the LLM; flash_attention_2 needs a GPU, 16 bits and flash-attn (sdpa)",
+        help="attention kernel of the LLM; flash_attention_2 needs a GPU, 16 bits and flash-attn; blocks is "
+        "the fastest with --bf16 True on a CPU (sdpa)",
+    )
+
+    group.add_argument(
+        "--tower_precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="matrix products of the towers, projector and aligner; features are kept apart: use one kind for "
+        "training and evaluation (fp32)",
     )
 
 
@@ -51,4 +60,5 @@ def loading(arguments: argparse.Namespace) -> Loading:
     if bf16 and fp16:
         raise ValueError("--bf16 and --fp16 exclude each other; give one")
     dtype = torch.bfloat16 if bf16 else torch.float16 if fp16 else torch.float32
-    return Loading(dtype, arguments.bits, arguments.attn_implementation)
+    towers = torch.bfloat16 if arguments.tower_precision == "bf16" else torch.float32
+    return Loading(dtype, arguments.bits, arguments.attn_implementation, towers)

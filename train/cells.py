@@ -7,6 +7,7 @@ at once, `blind` trains the anchor experts without video and audio.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,21 @@ def study_cells(benchmark: Benchmark, methods: tuple[str, ...], folders: StudyFo
             )
         cells += _method_cells(benchmark, method, folders)
     return cells
+
+
+def independent(cells: Sequence[Cell], expert_init: str) -> list[list[Cell]]:
+    """The cells of one seed in chains that need nothing of each other, so that they can be trained at once.
+
+    An expert that starts from nothing is a chain of its own; those that start from earlier experts
+    (`sequential`, and all but `joint` with another `expert_init` than "scratch") follow them in one chain.
+    """
+    chains: list[list[Cell]] = []
+    for cell in cells:
+        alone = cell.method == "joint" or (cell.method != "sequential" and expert_init == "scratch")
+        if alone or not chains or chains[-1][-1].method != cell.method:
+            chains.append([])
+        chains[-1].append(cell)
+    return chains
 
 
 def _method_cells(benchmark: Benchmark, method: str, folders: StudyFolders) -> list[Cell]:

@@ -9,6 +9,7 @@ interrupted ones resumed, changed ones refused before anything is done.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import math
 import os
@@ -17,19 +18,25 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 
 if not __package__:  # run as a file: put the repository's root on the path in place of this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from data.benchmark import Benchmark, read_benchmark
-from data.command_line import add_backbone_flags, add_data_flags, main_command, open_inputs, read_all
+from data.benchmark import read_benchmark
+from data.command_line import (
+    add_backbone_flags,
+    add_data_flags,
+    backbone_paths,
+    main_command,
+    open_inputs,
+    read_all,
+)
 from data.files import only_run_in, require_writable
 from data.folders import StudyFolders
 from data.samples import Sample
 from train.arguments import add_config_flags, add_reporting_flags, train_config
-from train.cells import TRAINED_METHODS, Cell, default_methods, study_cells
+from train.cells import TRAINED_METHODS, Cell, default_methods, independent, study_cells
 from train.dry_run import add_dry_run_flags, dry_run
 from train.parallel import run_forked
 from train.run_cell import Workshop, check_cell, run_cell
@@ -50,6 +57,11 @@ def parser() -> argparse.ArgumentParser:
         help=f"space- or comma-separated, of {' '.join(TRAINED_METHODS)} (tiny: all; else anchor_moe)",
     )
     made.add_argument(
+        "--tasks",
+        help="space- or comma-separated ids: only these tasks; runs of different tasks may share an output "
+        "folder at the same time (all)",
+    )
+    made.add_argument(
         "--seeds", default="0", help="space- or comma-separated; seed 0 has the published places"
     )
     made.add_argument(
@@ -58,8 +70,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--jobs",
         type=int,
-        help="methods and seeds trained side by side on a CPU, one thread each; 0 = one after another with "
-        "all threads (tiny: one per core; 0)",
+        help="experts trained side by side on a CPU, one thread each; those that start from an earlier one "
+        "follow it; 0 = one after another with all threads (tiny: one per core; 0)",
     )
     add_backbone_flags(made)
     add_data_flags(made)
@@ -83,33 +95,50 @@ def main(arguments: argparse.Namespace) -> None:
         return
     arguments.output = arguments.output or Path("output") / benchmark.name
     require_writable(arguments.output)
-    with only_run_in(arguments.output):
+    methods, seeds = arguments.methods, [int(seed) for seed in words(arguments.seeds)]
+    methods = words(methods) if methods else default_methods(backbone_paths(arguments)[1])
+    trained = tuple(method for method in methods if method in TRAINED_METHODS)
+    plans = {
+        seed: chosen_cells(
+            study_cells(benchmark, trained, StudyFolders(arguments.output, seed)), arguments.tasks
+        )
+        for seed in seeds
+    }
+    cells = [cell for group in plans.values() for cell in group]
+    with contextlib.ExitStack() as held:
+        for cell in cells:
+            held.enter_context(only_run_in(cell.checkpoint))
         inputs, backbone, preset = open_inputs(arguments)
         config = train_config(arguments, preset)
-        methods = words(arguments.methods) if arguments.methods else default_methods(preset)
-        seeds = [int(seed) for seed in words(arguments.seeds)]
-        trained = tuple(method for method in methods if method in TRAINED_METHODS)
-        plans = {
-            seed: study_cells(benchmark, trained, StudyFolders(arguments.output, seed)) for seed in seeds
-        }
         shop = open_workshop(inputs, backbone, config, arguments)
-        for seed, cells in plans.items():
-            for cell in cells:
+        for seed, group in plans.items():
+            for cell in group:
                 check_cell(cell, replace(shop, config=replace(config, seed=seed)))
-        samples = read_training(benchmark, arguments)
-        shop.encode([sample for group in samples.values() for sample in group])
+        files = dict.fromkeys(path for cell in cells for path in cell.data)
+        samples = read_all(list(files), benchmark, arguments)
+        shop.encode([sample for path in files for sample in samples[path]])
         chains = [
-            Chain(replace(shop, config=replace(config, seed=seed)), tuple(group), samples)
-            for seed, cells in plans.items()
-            for _, group in groupby(cells, key=lambda cell: cell.method)
+            Chain(replace(shop, config=replace(config, seed=seed)), tuple(chain), samples)
+            for seed, group in plans.items()
+            for chain in independent(group, config)
         ]
         outcomes = run_chains(chains, count_jobs(arguments.jobs, shop, preset))
         report(shop, outcomes, time.monotonic() - started)
 
 
+def chosen_cells(cells: Sequence[Cell], tasks: str | None) -> list[Cell]:
+    """The cells of the tasks asked for. Raises ValueError for a task that none of them has."""
+    if tasks is None:
+        return list(cells)
+    wanted, there = {int(task) for task in words(tasks)}, {cell.task_id for cell in cells}
+    if not wanted or wanted - there:
+        raise ValueError(f"--tasks: got {tasks!r}, expected some of {', '.join(map(str, sorted(there)))}")
+    return [cell for cell in cells if cell.task_id in wanted]
+
+
 @dataclass(frozen=True)
 class Chain:
-    """The cells of one method and seed, each of which may start from the one before."""
+    """Cells of one method and seed, each of which may start from the one before."""
 
     shop: Workshop
     cells: tuple[Cell, ...]
@@ -146,11 +175,6 @@ def count_jobs(asked: int | None, shop: Workshop, preset: str) -> int:
             "the flag out (several GPUs: LAUNCH=, see --help)"
         )
     return asked
-
-
-def read_training(benchmark: Benchmark, arguments: argparse.Namespace) -> dict[Path, list[Sample]]:
-    """Training file -> samples, every file read and every medium checked before anything is trained."""
-    return read_all([task.train for task in benchmark.tasks if task.train], benchmark, arguments)
 
 
 def gather(cell: Cell, samples: Mapping[Path, Sequence[Sample]]) -> list[Sample]:

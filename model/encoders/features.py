@@ -1,7 +1,8 @@
 """From preprocessed media to what the rest needs: media tokens for the LLM and one routing vector for the
 anchors.
 
-All of it is frozen and runs in float32, whatever the LLM's dtype, so that routing does not depend on it.
+All of it is frozen and runs in float32, whatever the LLM's dtype, so that routing does not depend on it;
+unless the towers themselves are asked for in 16 bits, which then is part of their fingerprints.
 
 Letters: F frames, P patches, C audio chunks, N audio tokens, Q query tokens, W tower width, D LLM width, T
 media tokens.
@@ -37,14 +38,24 @@ class MediaFeatures:
 
 
 class MediaEncoder(nn.Module):
-    """Vision tower with projector and audio tower with aligner, frozen and in eval mode."""
+    """Vision tower with projector and audio tower with aligner, frozen and in eval mode.
+
+    Args:
+        precision: of the matrix products; weights, norms, means and results stay in float32.
+    """
 
     def __init__(
-        self, vision: VisionTower, projector: nn.Module, audio: AudioTower, aligner: AudioAligner
+        self,
+        vision: VisionTower,
+        projector: nn.Module,
+        audio: AudioTower,
+        aligner: AudioAligner,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.vision, self.projector = vision, projector
         self.audio, self.aligner = audio, aligner
+        self.precision = precision
         self.requires_grad_(False).eval()
 
     @property
@@ -76,11 +87,17 @@ class MediaEncoder(nn.Module):
         )
         return self._digest("audio", self.audio, self.aligner, str(settings))
 
-    @staticmethod
-    def _digest(kind: str, tower: nn.Module, projector: nn.Module, note: str) -> str:
+    def _digest(self, kind: str, tower: nn.Module, projector: nn.Module, note: str) -> str:
         named = {f"tower.{name}": tensor for name, tensor in tower.state_dict().items()}
         named |= {f"projector.{name}": tensor for name, tensor in projector.state_dict().items()}
+        if self.precision != torch.float32:
+            note += f" {self.precision}"
         return digest_tensors(named, f"{kind} {note}")
+
+    def _products(self) -> torch.autocast:
+        """The context in which matrix products have the wanted precision."""
+        device = next(self.parameters()).device.type
+        return torch.autocast(device, self.precision, enabled=self.precision != torch.float32)
 
     def preprocess_frames(self, images: Sequence[Image.Image]) -> Tensor:
         """PIL images of one clip to (F, 3, H, W) float32."""
@@ -98,12 +115,14 @@ class MediaEncoder(nn.Module):
         if not clips:
             return []
         frames = torch.cat(list(clips)).split(FRAMES_AT_ONCE)
-        patches = torch.cat([self.vision(part) for part in frames])  # (sum F, P, W)
+        with self._products():
+            patches = torch.cat([self.vision(part).float() for part in frames])  # (sum F, P, W)
         return list(patches.split([clip.shape[0] for clip in clips]))
 
     def frame_tokens(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Media tokens (P, D) of clips (F_i, P, W): frames are projected, then averaged over time."""
-        return [self.projector(clip_FPW).mean(0) for clip_FPW in features]
+        with self._products():
+            return [self.projector(clip_FPW).float().mean(0) for clip_FPW in features]
 
     @torch.no_grad()
     def sound_features(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
@@ -111,14 +130,16 @@ class MediaEncoder(nn.Module):
         if not waveforms:
             return []
         chunks = self.audio.prepare(waveforms)
-        outputs = torch.cat([self.audio(part) for part in chunks.split(CHUNKS_AT_ONCE)])  # (sum C, N, W)
-        return list(outputs.split(chunks.counts))
+        with self._products():
+            outputs = [self.audio(part).float() for part in chunks.split(CHUNKS_AT_ONCE)]  # (C, N, W) each
+        return list(torch.cat(outputs).split(chunks.counts))
 
     def sound_tokens(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Media tokens (C_i * Q, D) of clips (C_i, N, W), chunk after chunk."""
         if not features:
             return []
-        tokens = self.aligner(torch.cat(list(features)))  # (sum C, Q, D)
+        with self._products():
+            tokens = self.aligner(torch.cat(list(features))).float()  # (sum C, Q, D)
         return [clip.flatten(0, 1) for clip in tokens.split([len(clip) for clip in features])]
 
     @torch.no_grad()

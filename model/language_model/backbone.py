@@ -135,13 +135,14 @@ def load_backbone(
     qformer: Mapping[str, Any] | None = None,
     bits: int = 16,
     attn_implementation: str | None = None,
+    towers: torch.dtype = torch.float32,
     shapes_only: bool = False,
 ) -> Backbone:
     """Load everything once, strictly: each stored tensor is used or named as ignorable, each needed one is
     there.
 
     Args:
-        dtype, bits, attn_implementation: of the LLM, see Loading. The encoders stay in float32.
+        dtype, bits, attn_implementation: of the LLM, see Loading. towers: of the encoders' products.
         qformer: Q-Former sizes where config.json has no `audio_qformer`; without both the published sizes
         hold.
         shapes_only: all is checked and identified, but the LLM's parameters stay on the meta device: seconds
@@ -150,7 +151,7 @@ def load_backbone(
     Raises: ValueError naming file or folder and what is missing, unexpected, unreadable or of the wrong size,
     or what this machine lacks for `bits` or `attn_implementation`.
     """
-    loading, device = Loading(dtype, bits, attn_implementation), torch.device(device)
+    loading, device = Loading(dtype, bits, attn_implementation, towers), torch.device(device)
     loading.check(device)
     base = Path(paths.base)
     config = read_json(base / "config.json")
@@ -163,6 +164,7 @@ def load_backbone(
             f"{config.get('llm')} back as it was, or align again"
         )
     encoder = load_encoder(paths, config, projector_weights, aligner_weights, qformer)
+    encoder.precision = towers
     llm = load_llm(base, sizes, llm_weights, loading, device, shapes_only)
     return Backbone(llm, tokenizer, encoder.to(device), identity, config, paths, loading)
 

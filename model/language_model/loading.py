@@ -1,5 +1,5 @@
-"""How the LLM is loaded: number format of its weights, attention kernel, and whether this machine has what
-that needs.
+"""How the backbone is loaded: number format of its weights, attention kernel, and whether this machine has
+what that needs.
 
 Quantisation is that of bitsandbytes through transformers: 8 bit is LLM.int8() (T. Dettmers et al., arXiv
 2208.07339), 4 bit is NF4 with double quantisation (QLoRA, T. Dettmers et al., arXiv 2305.14314). Linear
@@ -14,17 +14,20 @@ from typing import Any
 
 import torch
 
+from model.language_model import block_attention
+
 BITS = (16, 8, 4)
-ATTENTION = ("eager", "sdpa", "flash_attention_2")
+ATTENTION = ("eager", "sdpa", "flash_attention_2", block_attention.NAME)
 
 
 @dataclass(frozen=True)
 class Loading:
-    """What a user may choose about the LLM besides its files."""
+    """What a user may choose about the LLM, and the towers, besides their files."""
 
     dtype: torch.dtype = torch.float32  # of the weights, where they are not quantised, and of the activations
     bits: int = 16  # 8 or 4: quantised linear layers; 16: none
     attn_implementation: str | None = None  # one of ATTENTION; None leaves it to transformers (sdpa)
+    towers: torch.dtype = torch.float32  # of the matrix products of towers, projector and aligner
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value that is not known."""
@@ -53,6 +56,7 @@ class Loading:
             "dtype": None if self.dtype == torch.float32 else str(self.dtype).removeprefix("torch."),
             "bits": self.bits if self.quantised else None,
             "attn_implementation": self.kernel if self.kernel != "sdpa" else None,
+            "towers": None if self.towers == torch.float32 else str(self.towers).removeprefix("torch."),
         }
         return {key: value for key, value in chosen.items() if value is not None}
 
@@ -73,6 +77,8 @@ class Loading:
 
     def arguments(self, device: torch.device) -> dict[str, Any]:
         """Keyword arguments of transformers' `from_pretrained`."""
+        if self.attn_implementation == block_attention.NAME:
+            block_attention.register()
         chosen: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attn_implementation}
         if self.quantised:
             from transformers import BitsAndBytesConfig

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from model.language_model.block_attention import NAME as BLOCKS
+from model.language_model.block_attention import query_blocks
 from model.language_model.prefix import BOUND
 from model.moe.expert_sites import ExpertConfig
 from model.planning.sizes import BackboneSizes, LLMSizes, Parameters, PromptTokens, expert_parameters
@@ -104,6 +106,12 @@ def layer_activations(
         pairs = computed * (past + tokens)
         if setup.attn_implementation == "eager":
             total += llm.heads * pairs * (FP32 + (b if b < FP32 else 0))
+        elif setup.attn_implementation == BLOCKS:  # what each block of queries sees; keys are not copied
+            seen = sum((q.stop - q.start) * end for q, _, end in query_blocks(tokens, past + tokens))
+            total += b * rows * llm.heads * seen
+            total -= b * (
+                2 * keys * (shared - llm.keys) + computed * llm.attention * ("o_proj" not in learns)
+            )
         else:
             total += FP32 * computed * llm.heads + (b * pairs if masked else 0)
     total += b * computed * llm.width * bool(learns & {"q_proj", "k_proj", "v_proj"})

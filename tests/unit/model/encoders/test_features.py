@@ -1,7 +1,11 @@
 """Media features: what is averaged, independence of clips, fingerprints."""
 
+from pathlib import Path
+
 import pytest
+import soundfile
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
@@ -12,6 +16,7 @@ from model.encoders.features import MediaEncoder
 from model.encoders.images import ImageSpec
 from model.encoders.projector import build_projector
 from model.encoders.vision import VisionTower
+from model.language_model.backbone import find_checkpoints, load_backbone
 
 WINDOW = 8000
 
@@ -128,3 +133,21 @@ def test_fingerprints_change_with_what_changes_the_features() -> None:
     same.projector.load_state_dict(base.projector.state_dict())
     same.vision.spec = ImageSpec(16, 16, shortest_edge=16)
     assert base.vision_fingerprint != same.vision_fingerprint
+
+
+def test_towers_in_16_bits_have_their_own_fingerprints_and_nearly_the_same_features(repo_root: Path) -> None:
+    paths, _ = find_checkpoints(repo_root / "checkpoints/tiny")
+    base, short = (load_backbone(paths, towers=dtype).encoder for dtype in (torch.float32, torch.bfloat16))
+    assert base.vision_fingerprint != short.vision_fingerprint
+    assert base.audio_fingerprint != short.audio_fingerprint
+    wave, _ = soundfile.read(sorted(repo_root.glob("data_sample/media/test*/a.ogg"))[0])
+    clip = [Image.open(path) for path in sorted(repo_root.glob("data_sample/media/test000/f*.jpg"))]
+    exact, rounded = (
+        encoder.encode_frames([encoder.preprocess_frames(clip)])
+        + encoder.encode_audio([torch.tensor(wave).float()])
+        for encoder in (base, short)
+    )
+    for a, b in zip(exact, rounded, strict=True):
+        for x, y in ((a.tokens, b.tokens), (a.routing, b.routing)):
+            assert y.dtype == torch.float32
+            assert 0 < (x - y).norm() < 0.03 * x.norm()

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from model.language_model import block_attention
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.prefix import BOUND
 from model.language_model.splice import VIDEO_ID, PromptBatch
@@ -40,6 +41,7 @@ def kept_and_peak(
 ) -> tuple[int, int, LLMSizes, ExpertConfig]:
     """Bytes that a forward pass leaves for backward, and the peak of both; rows differ in length by one."""
     torch.manual_seed(0)
+    block_attention.register()
     config = LlamaConfig(
         num_hidden_layers=7,
         hidden_size=192,
@@ -84,6 +86,9 @@ def kept_and_peak(
         (torch.float32, "sdpa", {"projections": ("q_proj", "o_proj", "down_proj")}),
         (torch.bfloat16, "eager", {"projections": ("q_proj", "v_proj"), "layers": (2, 3)}),
         (torch.float32, "sdpa", {"projections": ("o_proj",)}),
+        (torch.bfloat16, "blocks", {}),
+        (torch.float32, "blocks", {"projections": ("q_proj", "o_proj")}),
+        (torch.bfloat16, "blocks", {"tokens": "text"}),
         (torch.float32, "sdpa", {"tokens": "text"}),
         (torch.bfloat16, "sdpa", {"tokens": "answer"}),
     ],

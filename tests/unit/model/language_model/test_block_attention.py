@@ -1,0 +1,134 @@
+"""Attention in blocks against torch's own: values, gradients, padding, kept prefixes, a whole model."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from model.language_model import block_attention as module
+from model.language_model.anchor_lm import AnchorLM
+from model.language_model.block_attention import block_attention
+from model.language_model.splice import VIDEO_ID, PromptBatch
+from model.moe.experts import ExpertBank, ExpertConfig
+
+CAUSAL = nn.Module()
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", 4)
+
+
+def tensors(queries: int, keys: int, rows: int = 2, heads: int = 6, shared: int = 2) -> tuple[Tensor, ...]:
+    torch.manual_seed(queries)
+    shapes = (rows, heads, queries, 8), (rows, shared, keys, 8), (rows, shared, keys, 8)
+    return tuple(torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
+
+
+def expected(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
+
+
+def causal(queries: int, keys: int) -> Tensor:
+    return torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)[None, None]
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(11, 11), (4, 4), (1, 1), (1, 9), (5, 14)])
+@pytest.mark.parametrize("padded", [False, True])
+def test_values_and_gradients(queries: int, keys: int, padded: bool) -> None:
+    q, k, v = tensors(queries, keys)
+    mask = causal(queries, keys).repeat(2, 1, 1, 1)
+    if padded and keys > queries:
+        mask[1, :, :, :3] = False  # a shorter prefix, padded on the left
+    given = mask if padded or keys > queries > 1 else None
+    got, weights = block_attention(CAUSAL, q, k, v, given, scaling=0.3)
+    assert weights is None and got.is_contiguous()
+    wanted = expected(q, k, v, mask, 0.3)
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+    direction = torch.randn(wanted.shape, dtype=torch.float64)
+    for a, b in zip(
+        torch.autograd.grad((got * direction).sum(), (q, k, v)),
+        torch.autograd.grad((wanted * direction).sum(), (q, k, v)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)  # keys and values are summed in float32
+
+
+@pytest.mark.parametrize("learning", ["q", "k", "v"])
+def test_only_the_gradient_that_is_asked_for(learning: str) -> None:
+    parts = dict(zip("qkv", tensors(6, 6), strict=True))
+    for name, part in parts.items():
+        part.requires_grad_(name == learning)
+    block_attention(CAUSAL, *parts.values(), None)[0].sum().backward()
+    assert [part.grad is not None for part in parts.values()] == [name == learning for name in parts]
+
+
+def test_a_query_that_sees_nothing_is_finite() -> None:
+    q, k, v = tensors(5, 5)
+    mask = causal(5, 5).repeat(2, 1, 1, 1)
+    mask[0, :, 0] = False
+    got, _ = block_attention(CAUSAL, q, k, v, mask)
+    got.sum().backward()
+    assert got.isfinite().all() and q.grad is not None and q.grad.isfinite().all()
+
+
+def test_what_it_cannot_do_is_refused() -> None:
+    q, k, v = tensors(3, 3)
+    with pytest.raises(ValueError, match="dropout 0.1"):
+        block_attention(CAUSAL, q, k, v, None, dropout=0.1)
+    with pytest.raises(ValueError, match="mask of torch.float32"):
+        block_attention(CAUSAL, q, k, v, torch.zeros(2, 1, 3, 3))
+    with pytest.raises(ValueError, match="is causal"):
+        block_attention(SimpleNamespace(is_causal=False), q, k, v, None)  # type: ignore[arg-type]
+
+
+def model(attention: str, tokens: str) -> AnchorLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=60,
+        initializer_range=0.2,
+    )
+    llm = LlamaForCausalLM._from_config(config, attn_implementation=attention).double().eval()
+    bank = ExpertBank(llm, ExpertConfig(rank=2, tokens=tokens, projections=("q_proj", "up_proj")))
+    bank.add(0, generator=torch.Generator().manual_seed(0))
+    state = bank.state(0)
+    bank.load_state(
+        0, {key: torch.randn(x.shape, generator=torch.Generator().manual_seed(1)) for key, x in state.items()}
+    )
+    return AnchorLM(llm, bank)
+
+
+def prompts(answers: bool) -> PromptBatch:
+    ids = [torch.tensor([1, 7, VIDEO_ID, *range(20, 20 + n)]) for n in (9, 6)]
+    media = [
+        [torch.randn(n, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(n))] for n in (5, 7)
+    ]
+    labels = [torch.where(torch.arange(len(row)) >= len(row) - 2, row, -100) for row in ids]
+    return PromptBatch(ids, media, labels if answers else None)
+
+
+@pytest.mark.parametrize("tokens", ["all", "text", "answer"])
+def test_a_model_computes_the_same(tokens: str) -> None:
+    module.register()
+    found = []
+    for attention in ("sdpa", module.NAME):
+        lm = model(attention, tokens)
+        parameters = lm.bank.train_only(0) if lm.bank else []
+        loss = lm(prompts(True), [0, 0])
+        loss.sum.backward()
+        answers = lm.generate(prompts(False), [0, -1], 5, eos_id=-1)
+        found.append((loss.per_sample.detach(), [p.grad for p in parameters], answers))
+    (loss_a, grads_a, answers_a), (loss_b, grads_b, answers_b) = found
+    torch.testing.assert_close(loss_a, loss_b)
+    for a, b in zip(grads_a, grads_b, strict=True):
+        assert (a - b).abs().max() < 1e-5 * a.abs().max()
+    assert answers_a == answers_b
