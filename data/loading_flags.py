@@ -49,8 +49,8 @@ def add_loading_flags(group: argparse._ArgumentGroup) -> None:
         "--tower_precision",
         choices=("fp32", "bf16"),
         default="fp32",
-        help="matrix products of the towers, projector and aligner; features are kept apart: use one kind for "
-        "training and evaluation (fp32)",
+        help="matrix products of the towers, projector and aligner; features are kept apart: use one kind "
+        "for training and evaluation (fp32)",
     )
 
 

@@ -80,16 +80,16 @@ class _BlockAttention(torch.autograd.Function):
     ) -> Tensor:
         rows, heads, length, width = query.shape
         shared, keys = key.shape[1], key.shape[2]
-        q = (query * scale).reshape(rows * shared, heads // shared, length, width)
+        q = query.reshape(rows * shared, heads // shared, length, width)
         k, v = (x.reshape(rows * shared, keys, width) for x in (key, value))
+        nothing = query.new_zeros(())
         output = query.new_empty(rows, length, heads, width).transpose(1, 2)
         parts = output.view(rows, shared, heads // shared, length, width)
         kept = []
         for place, before, end in query_blocks(length, keys):
             block = q[:, :, place].flatten(1, 2)  # (BK, G n, D)
-            scores = torch.bmm(block, k[:, :end].transpose(1, 2)).view(
-                rows, shared, heads // shared, place.stop - place.start, end
-            )
+            scores = torch.baddbmm(nothing, block, k[:, :end].transpose(1, 2), beta=0, alpha=scale)
+            scores = scores.view(rows, shared, heads // shared, place.stop - place.start, end)
             if mask is not None:
                 scores.masked_fill_(~mask[:, None, :, place, :end], torch.finfo(scores.dtype).min)
             else:
@@ -105,27 +105,31 @@ class _BlockAttention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *kept = ctx.saved_tensors
         rows, heads, shared = ctx.shape
-        need_q, need_k, need_v = ctx.needs_input_grad[:3]
         gradient = gradient.reshape(rows * shared, heads // shared, *gradient.shape[2:])
-        to_q = torch.empty_like(q) if need_q else None
-        to_k = torch.zeros_like(k, dtype=torch.float32) if need_k else None  # summed over blocks
-        to_v = torch.zeros_like(v, dtype=torch.float32) if need_v else None
-        for (place, _, end), weights in zip(query_blocks(q.shape[2], k.shape[1]), kept, strict=True):
+        to_q, to_k, to_v = (
+            torch.empty_like(x) if need else None
+            for x, need in zip((q, k, v), ctx.needs_input_grad[:3], strict=True)
+        )
+        blocks = zip(query_blocks(q.shape[2], k.shape[1]), kept, strict=True)
+        for (place, _, end), weights in reversed(list(blocks)):  # the last one sees all keys
             block = gradient[:, :, place].flatten(1, 2)  # (BK, G n, D)
+            kept_sum = float(end < k.shape[1])
             if to_v is not None:
-                to_v[:, :end] += torch.bmm(weights.transpose(1, 2), block)
+                to_v[:, :end].baddbmm_(weights.transpose(1, 2), block, beta=kept_sum)
             if to_q is None and to_k is None:
                 continue
             to_weights = torch.bmm(block, v[:, :end].transpose(1, 2))
             to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
             if to_q is not None:
-                to_q[:, :, place] = torch.bmm(to_scores, k[:, :end]).view(to_q[:, :, place].shape)
+                part = torch.baddbmm(q.new_zeros(()), to_scores, k[:, :end], beta=0, alpha=ctx.scale)
+                to_q[:, :, place] = part.view(to_q[:, :, place].shape)
             if to_k is not None:
-                to_k[:, :end] += torch.bmm(to_scores.transpose(1, 2), q[:, :, place].flatten(1, 2))
+                queries = q[:, :, place].flatten(1, 2)
+                to_k[:, :end].baddbmm_(to_scores.transpose(1, 2), queries, beta=kept_sum, alpha=ctx.scale)
         return (
-            None if to_q is None else (to_q * ctx.scale).view(rows, heads, *q.shape[2:]),
-            None if to_k is None else to_k.to(k.dtype).view(rows, shared, *k.shape[1:]),
-            None if to_v is None else to_v.to(v.dtype).view(rows, shared, *v.shape[1:]),
+            None if to_q is None else to_q.view(rows, heads, *q.shape[2:]),
+            None if to_k is None else to_k.view(rows, shared, *k.shape[1:]),
+            None if to_v is None else to_v.view(rows, shared, *v.shape[1:]),
             None,
             None,
         )

@@ -12,8 +12,13 @@ Letters: B rows, P prefix length, N layers, H key-value heads, K head width.
 """
 
 import hashlib
+import os
+import shutil
+import tempfile
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,32 +29,73 @@ BOUND = 2**30  # bytes of prefixes that are kept at most
 
 
 class PrefixCache:
-    """Least recently used prefixes within a bound in bytes.
+    """Least recently used prefixes within a bound in bytes; what no longer fits goes to disk, if it may.
 
     Args:
         compute: ids and media tokens of one prefix -> its keys and values (2 N, H, P, K).
-        bound: bytes that are kept at most.
+        bound: bytes that are kept in memory at most; the last prefix is kept whatever its size.
+        disk: folder for a temporary file per prefix, removed with the cache. disk_bound: their bytes.
     """
 
-    def __init__(self, compute: Callable[[Tensor, Sequence[Tensor]], Tensor], bound: int = BOUND) -> None:
+    def __init__(
+        self,
+        compute: Callable[[Tensor, Sequence[Tensor]], Tensor],
+        bound: int = BOUND,
+        disk: Path | None = None,
+        disk_bound: int = 0,
+    ) -> None:
         self.compute, self.bound, self.size = compute, bound, 0
-        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+        self.disk_bound, self.disk_size = disk_bound, 0
+        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._files: dict[str, tuple[Path, torch.device]] = {}
+        self._folder: Path | None = None
+        if disk_bound:
+            assert disk is not None
+            disk.mkdir(parents=True, exist_ok=True)
+            self._folder = Path(tempfile.mkdtemp(prefix="prefixes_", dir=disk))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def get(self, ids: Tensor, media: Sequence[Tensor]) -> Tensor:
         """Keys and values of one prefix. (2 N, H, P, K)"""
-        digest = hashlib.blake2b(ids.cpu().numpy().tobytes())
+        digest = hashlib.blake2b(ids.cpu().numpy().tobytes(), digest_size=32)
         for tokens in media:
             digest.update(tokens.detach().float().cpu().contiguous().numpy().tobytes())
-        key = digest.digest()
+        key = digest.hexdigest()
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        made = self._kept[key] = self.compute(ids, media)
-        self.size += made.numel() * made.element_size()
+        if key in self._files:
+            path, device = self._files[key]
+            made = torch.load(path, map_location=device, weights_only=True)
+        else:
+            made = self.compute(ids, media)
+        self._kept[key] = made
+        self.size += _bytes(made)
         while self.size > self.bound and len(self._kept) > 1:
-            _, dropped = self._kept.popitem(last=False)
-            self.size -= dropped.numel() * dropped.element_size()
+            name, dropped = self._kept.popitem(last=False)
+            self.size -= _bytes(dropped)
+            self._to_disk(name, dropped)
         return made
+
+    def _to_disk(self, key: str, prefix: Tensor) -> None:
+        if self._folder is None or key in self._files or self.disk_size + _bytes(prefix) > self.disk_bound:
+            return
+        path = self._folder / f"{key}_{os.getpid()}.pt"  # forked processes share the folder
+        torch.save(prefix, path)
+        self._files[key] = path, prefix.device
+        self.disk_size += _bytes(prefix)
+
+    def clear(self) -> None:
+        """Forget all prefixes."""
+        for path, _ in self._files.values():
+            path.unlink()
+        self._kept.clear()
+        self._files.clear()
+        self.size = self.disk_size = 0
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def stack_prefixes(prefixes: Sequence[Tensor]) -> tuple[DynamicCache, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
@@ -155,3 +157,25 @@ def test_prefixes_are_computed_once_and_bounded() -> None:
     assert cache.size <= 2 * 160
     cache.get(torch.tensor([1]), [torch.zeros(2, 3)])
     assert calls[-1] == 1, "other media, another prefix"
+
+
+def test_what_does_not_fit_goes_to_disk_and_comes_back(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def compute(ids: torch.Tensor, media: object) -> torch.Tensor:
+        made.append(int(ids))
+        return torch.full((4, 1, 2, 2), float(ids))  # 64 bytes
+
+    cache = PrefixCache(compute, bound=64, disk=tmp_path / "d", disk_bound=128)
+    for number in (0, 1, 2, 3, 0, 1, 3, 2):
+        assert cache.get(torch.tensor([number]), []).unique().item() == number
+        assert cache.size <= 64 and cache.disk_size <= 128
+    assert made == [0, 1, 2, 3, 3, 2]  # 0 and 1 came back from disk, for the others there was no room
+    [folder] = (tmp_path / "d").iterdir()
+    assert len(list(folder.iterdir())) == 2
+    cache.clear()
+    assert (cache.size, cache.disk_size, list(folder.iterdir())) == (0, 0, [])
+    cache.get(torch.tensor([1]), [])
+    assert made[-1] == 1
+    del cache
+    assert not folder.exists()

@@ -1,0 +1,140 @@
+"""Evaluation: the published recipe against ours, per distinct answer and for a whole accuracy matrix.
+
+    python scripts/benchmark/evaluation.py [--quick]
+
+An answer is one sample answered by one expert. Published: batch 1, fp32, towers run twice per answer. Ours:
+clips encoded once, experts mixed in a batch of 8, answers made once per sample and expert. Seconds per
+answer: published `2 E + G`, ours `e + g` (one question per clip). A matrix of four stages asks each of the
+first k tasks after stage k: published `(1 + 2 + 3 + 4) (2 E + G)` per question of a task; ours answers each
+question once (routing sends it to the same expert at every stage) or, at worst, with each of the four: both
+are reported.
+
+Answers of a mixed batch in fp32 are compared with those of batch 1, token by token up to the first step that
+is undecided (margin of the two best logits under 0.005); differences before it are counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # run as a file: put the repository's root on the path in place of this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+import torch
+from torch import Tensor
+
+from data.command_line import main_command
+from data.samples import Sample
+from model.language_model.backbone import BackbonePaths
+from model.moe.experts import ExpertConfig
+from scripts.benchmark.mid import write_mid, write_questions
+from scripts.benchmark.published import PublishedRecipe
+from scripts.benchmark.timing import Side, opened, parser, seconds
+
+STAGES = 4
+BATCH = 8
+ANSWER = 5  # tokens of an answer
+MARGIN = 0.005
+
+
+def run(quick: bool = False) -> dict[str, float]:
+    """All ratios by name; the seconds behind them are printed."""
+    with tempfile.TemporaryDirectory() as place:
+        paths = write_mid(Path(place) / "mid")
+        samples = write_questions(Path(place) / "clips", clips=BATCH)
+        before = published_seconds(paths, samples, Path(place) / "p", repeats=1 if quick else 3)
+        print(f"  published recipe {before:.2f} s per answer", flush=True)
+        found = {}
+        for tokens in ("all", "text"):
+            with opened(paths, Path(place) / tokens, ExpertConfig(tokens=tokens), ours=True) as side:
+                encoding = seconds(lambda: side.inputs.encode(samples)) / BATCH
+                answer = our_seconds(side, samples, repeats=1 if quick else 3)
+            print(f"  ours, {tokens}: encoding {encoding:.2f} s, answer {answer:.2f} s", flush=True)
+            once = encoding + answer
+            found[f"eval.answer.{tokens}"] = before / once
+            stages = STAGES * (STAGES + 1) / 2
+            found[f"eval.matrix.{tokens}"] = stages * before / (STAGES * once)
+            found[f"eval.matrix.{tokens}.worst"] = (
+                stages * before / (STAGES * encoding + STAGES * STAGES * answer)
+            )
+        with opened(paths, Path(place) / "exact", ExpertConfig(), ours=False) as side:
+            early, total = differences(side, samples)
+        found["eval.differing_answers"], found["eval.answers"] = early, total
+    return found
+
+
+def published_seconds(paths: BackbonePaths, samples: Sequence[Sample], store: Path, repeats: int) -> float:
+    """Per answer, the first one not timed."""
+    with opened(paths, store, ExpertConfig(kind="mlp"), ours=False) as side:
+        recipe = PublishedRecipe(side.model, side.inputs, side.store)
+        todo = iter(samples)
+        return seconds(lambda: recipe.answer(next(todo), 0, ANSWER), repeats, warm_up=1)
+
+
+def our_seconds(side: Side, samples: Sequence[Sample], repeats: int) -> float:
+    """Per answer of a batch in which four experts are mixed."""
+    add_experts(side)
+
+    def answer() -> None:
+        side.model.prefixes.clear()
+        batch = side.inputs.batch(samples, with_answers=False)
+        side.model.generate(batch, experts_of(samples), ANSWER, eos_id=-1)
+
+    return seconds(answer, repeats, warm_up=1) / len(samples)
+
+
+def add_experts(side: Side) -> None:
+    """Experts 0 to 3 with weights that change answers."""
+    for task in range(STAGES):
+        generator = torch.Generator().manual_seed(task)
+        shapes = side.bank.expected_shapes()
+        state = {key: 0.02 * torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+        side.bank.load_state(task, state)
+
+
+def experts_of(samples: Sequence[Sample]) -> list[int]:
+    """Every sample's expert, mixed over the batch."""
+    return [number % STAGES for number in range(len(samples))]
+
+
+def differences(side: Side, samples: Sequence[Sample]) -> tuple[int, int]:
+    """Answers of a mixed batch that differ from batch 1 before fp32 is undecided, and answers compared."""
+    add_experts(side)
+    side.inputs.encode(samples)
+    ids = experts_of(samples)
+    mixed = side.model.generate(side.inputs.batch(samples, with_answers=False), ids, ANSWER, eos_id=-1)
+    early = 0
+    for sample, expert, answer in zip(samples, ids, mixed, strict=True):
+        batch = side.inputs.batch([sample], with_answers=False)
+        alone = side.model.generate(batch, [expert], ANSWER, eos_id=-1)[0]
+        for step, (one, other) in enumerate(zip(alone, answer, strict=True)):
+            if margin(side, sample, expert, alone[:step]) < MARGIN:
+                break
+            if one != other:
+                early += 1
+                break
+    return early, len(samples)
+
+
+def margin(side: Side, sample: Sample, expert: int, so_far: Sequence[int]) -> float:
+    """Distance of the two best logits of the next token."""
+    batch = side.inputs.batch([sample], with_answers=False)
+    ids = torch.cat([batch.input_ids[0], torch.tensor(so_far, dtype=torch.int64)])
+    with torch.no_grad():
+        logits: Tensor = side.model.logits(type(batch)([ids], batch.media), [expert])[0][-1]
+    best = logits.topk(2).values
+    return float(best[0] - best[1])
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Print the ratios."""
+    for name, value in run(arguments.quick).items():
+        print(f"{name:<45} {value:8.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main_command(parser(__doc__), main))

@@ -1,0 +1,93 @@
+"""The sides of a comparison; clock, memory and the machine's own limits."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.feature_store import FeatureStore
+from data.inputs import Inputs
+from model.language_model.anchor_lm import AnchorLM
+from model.language_model.backbone import BackbonePaths, load_backbone
+from model.moe.experts import ExpertBank, ExpertConfig
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one side of a comparison works with."""
+
+    model: AnchorLM
+    bank: ExpertBank
+    inputs: Inputs
+    store: FeatureStore
+
+
+@contextmanager
+def opened(paths: BackbonePaths, store: Path, expert: ExpertConfig, ours: bool) -> Iterator[Side]:
+    """A backbone with expert 0, freed at the end."""
+    dtype = torch.bfloat16 if ours else torch.float32
+    backbone = load_backbone(
+        paths, dtype=dtype, towers=dtype, attn_implementation="blocks" if ours else "sdpa"
+    )
+    bank = ExpertBank(backbone.llm, expert, backbone.identity)
+    bank.add(0, generator=torch.Generator().manual_seed(0))
+    features = FeatureStore(store, backbone.encoder, dtype=dtype)
+    yield Side(AnchorLM(backbone.llm, bank), bank, Inputs(backbone, features, quiet=True), features)
+    gc.collect()
+
+
+def seconds(work: Callable[[], object], repeats: int = 1, warm_up: int = 0) -> float:
+    """Median wall-clock seconds of a call."""
+    for _ in range(warm_up):
+        work()
+    found = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - started)
+    return statistics.median(found)
+
+
+def kept_for_backward(forward: Callable[[], Any], frozen: set[int]) -> int:
+    """Bytes of distinct storages that autograd keeps after a forward pass.
+
+    Args:
+        frozen: addresses of storages that do not count (parameters).
+    """
+    held: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in frozen:
+            held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = forward()
+    del result
+    return sum(held.values())
+
+
+def product_peak(dtype: torch.dtype, side: int = 2048) -> float:
+    """FLOP/s of a large matrix product: what the machine can do at most."""
+    a, b = (torch.randn(side, side, dtype=torch.float32).to(dtype) for _ in range(2))
+    return 2 * side**3 / seconds(lambda: a @ b, repeats=5, warm_up=2)
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Flags of a topic that is run by itself."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--quick", action="store_true", help="fewer repetitions")
+    return made
