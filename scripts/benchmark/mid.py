@@ -58,17 +58,16 @@ VISION_CONFIG: dict[str, Any] = {
     "image_size": 336,
     "patch_size": 14,
 }
+AUDIO_CONFIG: dict[str, Any] = {}  # BEATs' own sizes
 
 
 def write_mid(folder: Path, seed: int = 0) -> BackbonePaths:
     """Write the three parts of the backbone below `folder`, about 1 GB in 16 bits."""
     torch.manual_seed(seed)
     paths = BackbonePaths(folder / BASE, folder / VISION, folder / AUDIO)
-    config = CLIPVisionConfig(**VISION_CONFIG)
+    config, audio = CLIPVisionConfig(**VISION_CONFIG), BEATsConfig(**AUDIO_CONFIG)
     skeleton = build_skeleton(
-        Configs(
-            paths.base, BASE_CONFIG, {"model_type": "clip_vision_model", **VISION_CONFIG}, BEATsConfig(), {}
-        ),
+        Configs(paths.base, BASE_CONFIG, {"model_type": "clip_vision_model", **VISION_CONFIG}, audio, {}),
         device="cpu",
     )
     paths.base.mkdir(parents=True)

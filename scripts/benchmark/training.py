@@ -53,10 +53,10 @@ def run(quick: bool = False) -> dict[str, float]:
         ours = {}
         for tokens in ("all", "text", "answer"):
             ours[tokens] = our_cost(
-                paths, samples, Path(place) / "store", tokens, steps=1 if quick else 3, kept=True
+                paths, samples, Path(place) / tokens, tokens, steps=1 if quick else 3, kept=True
             )
             say(f"ours, --expert_tokens {tokens}", ours[tokens])
-        again = our_cost(paths, samples, Path(place) / "store", "text", steps=1 if quick else 3, kept=False)
+        again = our_cost(paths, samples, Path(place) / "text", "text", steps=1 if quick else 3, kept=False)
         say("ours, text, prefix computed every time", again)
     before = EPOCHS * (2 * published.encoding + published.language)
     found = {"train.towers": published.encoding / ours["all"].encoding}

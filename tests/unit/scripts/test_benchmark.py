@@ -1,0 +1,69 @@
+"""The benchmarks run through on a small backbone; what they time is not tested."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts.benchmark import main, mid, training
+
+SMALL_LLM = {
+    "vocab_size": 1024,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "mm_hidden_size": 32,
+    "mm_audio_hidden_size": 32,
+    "audio_qformer": {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "encoder_hidden_size": 32,
+    },
+    "query_tokens_size": 4,
+}
+SMALL_TOWER = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+}
+SMALL_BEATS = {
+    "encoder_layers": 1,
+    "encoder_embed_dim": 32,
+    "encoder_ffn_embed_dim": 32,
+    "encoder_attention_heads": 2,
+    "embed_dim": 16,
+    "conv_pos": 8,
+    "conv_pos_groups": 2,
+}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mid, "BASE_CONFIG", mid.BASE_CONFIG | SMALL_LLM)
+    monkeypatch.setattr(mid, "VISION_CONFIG", mid.VISION_CONFIG | SMALL_TOWER)
+    monkeypatch.setattr(mid, "AUDIO_CONFIG", SMALL_BEATS)
+
+
+def test_training_reports_every_ratio(capsys: pytest.CaptureFixture[str]) -> None:
+    found = training.run(quick=True)
+    for tokens in ("all", "text", "answer"):
+        assert found[f"train.job.{tokens}"] > 0 and found[f"train.language.{tokens}"] > 0
+    assert 0 < found["train.memory.text"] < 1
+    assert "published recipe" in capsys.readouterr().out
+
+
+def test_evaluation_gives_the_answers_of_batch_1(tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    flags = ["--quick", "--only", "evaluation", "--json", str(out)]
+    arguments: argparse.Namespace = main.make_parser().parse_args(flags)
+    main.main(arguments)
+    report = json.loads(out.read_text())
+    assert report["ratios"]["eval.differing_answers"] == 0 and report["ratios"]["eval.answers"] == 8
+    assert report["machine"]["peak_gflops_fp32"] > 0 and report["machine"]["torch"]
