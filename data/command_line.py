@@ -18,12 +18,13 @@ import torch
 from data.benchmark import Benchmark
 from data.feature_store import FeatureStore
 from data.files import read_json
-from data.inputs import TEXT_FEATURES, Inputs
+from data.inputs import Inputs
 from data.loading_flags import add_loading_flags, loading
 from data.media_check import check_media
 from data.media_index import MediaIndex
 from data.problems import InputError, Problem
 from data.samples import Sample, read_samples
+from data.text_features import CHOICES, check_choice
 from model.language_model.backbone import (
     Backbone,
     BackbonePaths,
@@ -63,7 +64,10 @@ def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--num_frames", type=int, default=8, help="frames per clip (8)")
     group.add_argument(
-        "--text_feature", choices=TEXT_FEATURES, default="question", help="text half of routing (question)"
+        "--text_feature",
+        type=text_feature,
+        default="question",
+        help=f"text half of routing: {CHOICES} (question)",
     )
     group.add_argument(
         "--feature_store",
@@ -74,6 +78,14 @@ def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
     add_loading_flags(group)
     group.add_argument("--device", help="cuda, cuda:1, cpu (cuda where there is one)")
     group.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def text_feature(value: str) -> str:
+    """Argument type of --text_feature."""
+    try:
+        return check_choice(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:

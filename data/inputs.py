@@ -14,16 +14,15 @@ import torch
 from torch import Tensor
 
 from data.feature_store import FeatureStore
-from data.prompts import Prompt, PromptTokenizer, build_prompt, question_ids
+from data.prompts import Prompt, PromptTokenizer, build_prompt
 from data.samples import Media, Sample
 from data.tags import remove_tags
+from data.text_features import TextFeatures
 from model.encoders.features import MediaFeatures
 from model.language_model.backbone import Backbone
 from model.language_model.splice import PromptBatch
 from model.moe.anchors import Anchor
 from model.moe.routing_records import RoutingFeatures
-
-TEXT_FEATURES = ("question", "prompt")
 
 
 class Inputs:
@@ -32,21 +31,19 @@ class Inputs:
     Args:
         backbone: tokenizer, input embeddings and encoder come from it.
         store: encoded media.
-        text_feature: "question" (mean input embedding of the question's tokens, default) or "prompt" (of the
-        whole
-            prompt, as published).
+        text_feature: what stands for the text, see data/text_features.py.
         quiet: no progress bars.
+
+    Raises:
+        ValueError: no such text feature, or its weights are missing.
     """
 
     def __init__(
         self, backbone: Backbone, store: FeatureStore, *, text_feature: str = "question", quiet: bool = False
     ) -> None:
-        if text_feature not in TEXT_FEATURES:
-            raise ValueError(
-                f"text_feature: got {text_feature!r}, expected one of {', '.join(TEXT_FEATURES)}"
-            )
         self.tokenizer = PromptTokenizer(backbone.tokenizer)
-        self.store, self.text_feature, self.quiet = store, text_feature, quiet
+        self.store, self.quiet = store, quiet
+        self.text = TextFeatures(text_feature, backbone.llm, self.tokenizer, backbone.paths.vision)
         self.encoder = backbone.encoder
         self.base_identity = backbone.identity
         self.embedding = backbone.llm.get_input_embeddings()
@@ -55,7 +52,7 @@ class Inputs:
 
     def identity(self) -> dict[str, Any]:
         """What decides the tensors besides backbone and data, for run records."""
-        chosen = {"num_frames": self.store.num_frames, "text_feature": self.text_feature}
+        chosen = {"num_frames": self.store.num_frames, "text_feature": self.text.kind}
         return {**chosen, **self._loading.identity()}
 
     def encode(self, samples: Sequence[Sample], *, rank: int = 0, world: int = 1) -> None:
@@ -113,7 +110,7 @@ class Inputs:
         """Routing features of the samples: mean tower outputs and the text feature; of several sounds every
         chunk counts once."""
         rows = [self._routing_row(sample, without_media) for sample in samples]
-        return RoutingFeatures.from_samples(rows, {"text": self.text_feature})
+        return RoutingFeatures.from_samples(rows, {"text": self.text.kind})
 
     @torch.no_grad()
     def _routing_row(self, sample: Sample, without_media: bool) -> dict[str, Tensor | None]:
@@ -124,26 +121,29 @@ class Inputs:
         return row
 
     def _text(self, sample: Sample, without_media: bool) -> Tensor:
-        """Mean input embedding over the text's ids. (D,) float32 on the CPU"""
-        if self.text_feature == "question":
-            ids = question_ids(self.tokenizer, sample.question_text)
-        else:
-            ids = self.prompt(sample, with_answer=False, without_media=without_media).input_ids
-        return self.mean_embedding(ids)
+        """The text feature. (W,) float32 on the CPU"""
+        if self.text.choice != "prompt":
+            return self.text.of_question(sample.question_text)
+        ids = self.prompt(sample, with_answer=False, without_media=without_media).input_ids
+        return self.text.mean_embedding(ids)
 
     def mean_embedding(self, ids: Tensor) -> Tensor:
         """Mean input embedding of the ids (L,) that are no media. (D,) float32 on the CPU"""
-        ids = ids[ids >= 0].to(self.embedding.weight.device)
-        return self.embedding.weight[ids].detach().float().mean(0).cpu()
+        return self.text.mean_embedding(ids)
 
     def anchor(self, task_id: int, samples: Sequence[Sample], *, without_media: bool = False) -> Anchor:
         """The anchor of a task: every sample once, in data order, by the very call that routes."""
         features = self.routing(samples, without_media=without_media)
+        asked = ["".join(map(self.store.key, sample.media)) or str(row) for row, sample in enumerate(samples)]
         return Anchor.from_features(
             task_id,
             features.rows(),
             base_identity=self.base_identity,
-            feature_kinds={"text": self.text_feature},
+            feature_kinds=features.kinds,
+            clips={
+                name: [clip for clip, there in zip(asked, present, strict=True) if there]
+                for name, present in features.present.items()
+            },
         )
 
     # -- identity of samples

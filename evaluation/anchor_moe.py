@@ -140,7 +140,9 @@ class AnchorMoE:
     def route(self, samples: Sequence[Sample]) -> Routing:
         """Routing of the samples; their clips are encoded if they are not in the store."""
         self.inputs.encode(samples)
-        return self.router.route(self.inputs.routing(samples))
+        autonomy = self.router.config.router == "autonomy"
+        norms = self.answerer.activation_norms(samples) if autonomy else None
+        return self.router.route(self.inputs.routing(samples), norms=norms)
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
         """Route and answer, in the order of the samples."""

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from data.inputs import Inputs
@@ -56,6 +58,19 @@ class Answerer:
             max_new_tokens=self.generation.max_new_tokens,
             inputs=self.inputs.identity(),
         )
+
+    def activation_norms(self, samples: Sequence[Sample], without_media: bool = False) -> Tensor:
+        """What every expert in the bank makes of each sample's prompt, for `autonomy`. (N, E) by sorted id
+
+        Raises:
+            ValueError: the experts are no LoRA experts.
+        """
+        size = self.generation.batch_size
+        batches = [
+            self.inputs.batch(samples[start : start + size], with_answers=False, without_media=without_media)
+            for start in range(0, len(samples), size)
+        ]
+        return torch.cat([self.model.activation_norms(batch) for batch in batches])
 
     def answer(self, requests: Sequence[Request], title: str = "answering") -> list[str]:
         """Answer texts in the order of the requests; what the book holds is not computed again.

@@ -15,7 +15,11 @@ def add_router_flags(parser: argparse.ArgumentParser) -> None:
     """How an expert is picked."""
     group = parser.add_argument_group("routing")
     group.add_argument(
-        "--router", default="cosine", choices=("cosine", "lda"), help="how samples meet anchors (cosine)"
+        "--router",
+        default="cosine",
+        choices=("cosine", "lda", "autonomy"),
+        help="compare with anchors by cosine or lda, or take the LoRA expert with the largest activation "
+        "(cosine)",
     )
     group.add_argument(
         "--metric",
@@ -35,6 +39,12 @@ def add_router_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--abstain", action="store_true", help="samples far from every task go to the bare backbone"
     )
+    group.add_argument(
+        "--far_level",
+        type=float,
+        default=RouterConfig.far_level,
+        help="share of ordinary samples that count as far (0.01)",
+    )
 
 
 def router_config(arguments: argparse.Namespace) -> RouterConfig:
@@ -45,6 +55,7 @@ def router_config(arguments: argparse.Namespace) -> RouterConfig:
         modality_weights=arguments.modality_weights,
         modalities=parse_modality_combination(arguments.modality_combination),
         abstain=arguments.abstain,
+        far_level=arguments.far_level,
     )
 
 

@@ -177,11 +177,11 @@ def evaluate_seed(
     bank = ExpertBank(backbone.llm, bank_config(files) if files else ExpertConfig(), backbone.identity)
     try:
         experts = Experts.load(bank, files)
-        planner = Planner(tasks, tests, folders, inputs, experts, router)
-        plans = [planner.plan(method) for method in methods]
         digests = {number: sha256_file(path) for path, number in experts.ids.items()}
         book = AnswerBook(arguments.results / "answers.jsonl")
         answerer = Answerer(AnchorLM(backbone.llm, bank), inputs, book, settings, digests)
+        planner = Planner(tasks, tests, folders, inputs, experts, router, answerer)
+        plans = [planner.plan(method) for method in methods]
         requests = [request for plan in plans for stage in plan.stages for request in stage.requests]
         texts = iter(answerer.answer(requests, f"answering, seed {seed}"))
         results = []

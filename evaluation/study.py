@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from torch import Tensor
+
 from data.benchmark import Task
 from data.folders import StudyFolders, stored_anchor, stored_expert
 from data.inputs import Inputs
 from data.samples import Sample
-from evaluation.answering import Request
+from evaluation.answering import Answerer, Request
 from evaluation.scoring.answers import score_answers
 from model.moe.anchor_files import load_anchor
 from model.moe.expert_files import inspect_expert, read_expert
@@ -83,10 +85,11 @@ class Planner:
         inputs: Inputs,
         experts: Experts,
         router: RouterConfig,
+        answerer: Answerer,
     ) -> None:
         """tests: the test samples of every task, their clips in the feature store."""
         self.tasks, self.tests, self.folders = tasks, tests, folders
-        self.inputs, self.experts, self.router = inputs, experts, router
+        self.inputs, self.experts, self.router, self.answerer = inputs, experts, router, answerer
 
     def plan(self, method: str) -> MethodPlan:
         """All stages of a method; a method without artifacts comes back with the reason in `missing`."""
@@ -120,9 +123,15 @@ class Planner:
         by_task[NO_EXPERT] = NO_EXPERT
         config = replace(self.router, modalities=("text",)) if blind else self.router
         features = [self.inputs.routing(samples, without_media=blind) for samples in self.tests]
+        norms: list[Tensor | None] = [None] * len(self.tests)
+        if config.router == "autonomy":  # columns are the bank's ids; the tasks' are picked below
+            norms = [self.answerer.activation_norms(samples, blind) for samples in self.tests]
         plans = []
         for k, i in self._cells():
-            routing = Router(anchors[: k + 1], config).route(features[i])
+            known, found = anchors[: k + 1], norms[i]
+            if found is not None:
+                found = found[:, [by_task[task] for task in sorted(anchor.task_id for anchor in known)]]
+            routing = Router(known, config).route(features[i], norms=found)
             requests = tuple(
                 Request(sample, by_task[task], blind)
                 for sample, task in zip(self.tests[i], routing.task_ids, strict=True)

@@ -33,6 +33,7 @@ from data.command_line import add_backbone_flags, backbone_paths, default_device
 from data.files import read_json, write_bytes_atomic
 from data.folders import stored_anchor, stored_expert
 from data.run_record import read_identity
+from data.text_features import may_be_kind
 from evaluation.anchor_moe import task_ids_in
 from evaluation.arguments import add_router_flags, router_config
 from evaluation.model_card import CardFacts, model_card
@@ -173,8 +174,8 @@ def check_frames(folder: Path, tasks: list[int], num_frames: int) -> None:
 def check_text_feature(anchors: list[Anchor], text_feature: str) -> None:
     """ValueError where the anchors know of another text feature."""
     for anchor in anchors:
-        if "text" in anchor.stats and anchor.stats["text"].feature_kind != text_feature:
-            kind = anchor.stats["text"].feature_kind
+        kind = anchor.stats["text"].feature_kind if "text" in anchor.stats else text_feature
+        if not may_be_kind(kind, text_feature):
             raise ValueError(
                 f"anchor of task {anchor.task_id} has text feature {kind}; add --text_feature {kind}"
             )

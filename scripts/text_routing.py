@@ -2,13 +2,13 @@
 
     python scripts/text_routing.py --train A.json B.json --test C.json D.json --lm FOLDER [--json OUT]
 
-A file is a task, train and test in the same order. The text feature is the default one, the mean input
-embedding of the question's tokens. Rows: `cosine` (the default rule), `cosine_raw` (the published rule),
+A file is a task, train and test in the same order. `--text_feature` is `question` (the default: mean input
+embedding of the question's tokens), `hidden:L`, or the folder of an encoder. Rows: `cosine` (the default rule), `cosine_raw` (the published rule),
 `lda`, `lookup` (the task that asked exactly this question most often in training, the first if none did) and
 `bound` (the best that any function of the exact question text can reach on the test files). Macro: mean over
 tasks; micro: over questions; both in percent.
 
-Only the input embeddings and the tokenizer are read, so a 7B folder takes as long as a tiny one.
+For `question` only the input embeddings and the tokenizer are read: a 7B folder takes as long as a tiny one.
 Legend: N questions, V vocabulary, D LLM width.
 """
 
@@ -29,13 +29,20 @@ import torch
 import transformers
 from safetensors import safe_open
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from data.doctor.questions import text_bound
 from data.files import write_json_atomic
 from data.prompts import PromptTokenizer, question_ids
 from data.samples import read_samples
+from data.text_features import TextFeatures, check_choice
+from model.encoders.text import load_encoder_folder
+from model.language_model.backbone import ALIGNED, is_base, llm_config, load_llm, split_weights
+from model.language_model.families import read_llm
+from model.language_model.loading import Loading
 from model.moe.anchors import Anchor
 from model.moe.routing import Router, RouterConfig, RoutingFeatures
+from model.tensor_files import read_json, read_weights
 
 # How the input embedding is called in the families of Hugging Face models.
 EMBEDDING_NAMES = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings")
@@ -56,10 +63,13 @@ def main() -> None:
     parser.add_argument("--train", type=Path, nargs="+", required=True, help="sample files, one per task")
     parser.add_argument("--test", type=Path, nargs="+", required=True, help="sample files in the same order")
     parser.add_argument("--lm", type=Path, required=True, help="folder of a Hugging Face language model")
+    parser.add_argument(
+        "--text_feature", default="question", help="question, hidden:L or a folder (question)"
+    )
     parser.add_argument("--json", type=Path, help="file to write")
     arguments = parser.parse_args()
     try:
-        table = text_routing(arguments.train, arguments.test, arguments.lm)
+        table = text_routing(arguments.train, arguments.test, arguments.lm, arguments.text_feature)
     except ValueError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"{'percent right':<14}{'macro':>8}{'micro':>8}")
@@ -69,7 +79,9 @@ def main() -> None:
         write_json_atomic(arguments.json, table)
 
 
-def text_routing(train: Sequence[Path], test: Sequence[Path], lm: Path) -> dict[str, dict[str, float]]:
+def text_routing(
+    train: Sequence[Path], test: Sequence[Path], lm: Path, text_feature: str = "question"
+) -> dict[str, dict[str, float]]:
     """Row -> macro and micro accuracy in percent.
 
     Raises:
@@ -80,7 +92,7 @@ def text_routing(train: Sequence[Path], test: Sequence[Path], lm: Path) -> dict[
     training, testing = ([questions(path) for path in paths] for paths in (train, test))
     texts = sorted({text for task in training + testing for text in task})
     place = {text: row for row, text in enumerate(texts)}
-    features = text_features(texts, lm)  # (N, D)
+    features = text_features(texts, lm, text_feature)  # (N, D)
     anchors = [
         Anchor.from_features(task, {"text": features[[place[text] for text in asked]]})
         for task, asked in enumerate(training)
@@ -114,8 +126,20 @@ def accuracy(chosen: dict[str, int], testing: Sequence[Sequence[str]]) -> dict[s
     return {"macro": 100 * sum(shares) / len(shares), "micro": 100 * sum(right) / sum(map(len, testing))}
 
 
-def text_features(texts: Sequence[str], lm: Path) -> Tensor:
-    """Mean input embedding of each text's tokens. (N, D) float32"""
+def text_features(texts: Sequence[str], lm: Path, choice: str = "question") -> Tensor:
+    """One vector per text. (N, D) float32
+
+    Raises:
+        ValueError: a choice that needs more than the text, or files that are missing or do not fit.
+    """
+    if check_choice(choice) in ("prompt", "clip"):
+        raise ValueError(f"text_feature {choice} needs a whole backbone; give question, hidden:L or a folder")
+    if choice.startswith("hidden:"):
+        found = TextFeatures(choice, load_llm_alone(lm), load_tokenizer(lm))
+        return torch.stack([found.of_question(text) for text in texts])
+    if choice != "question":
+        encoder = load_encoder_folder(choice)
+        return torch.stack([encoder.encode(text) for text in texts])
     tokenizer, embedding = load_tokenizer(lm), load_input_embedding(lm)
     rows = []
     for text in texts:
@@ -126,6 +150,18 @@ def text_features(texts: Sequence[str], lm: Path) -> Tensor:
             )
         rows.append(embedding[ids].float().mean(0))
     return torch.stack(rows)
+
+
+def load_llm_alone(folder: Path) -> PreTrainedModel:
+    """The LLM of a base folder or of a plain model folder, in float32."""
+    config = read_json(folder / "config.json")
+    if config.get("model_type") == ALIGNED:
+        folder, config = folder / config["llm"], {}
+    if is_base(config):
+        weights, *_ = split_weights(folder, read_weights(folder))
+        return load_llm(folder, llm_config(folder, config), weights, Loading(), torch.device("cpu"))
+    files = read_llm(folder)
+    return load_llm(folder, files.config, files.weights, Loading(), torch.device("cpu"))
 
 
 def load_tokenizer(folder: Path) -> PromptTokenizer:

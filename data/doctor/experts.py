@@ -15,6 +15,7 @@ from data.doctor.findings import Level, Section
 from data.doctor.hashes import Reference
 from data.files import read_json, sha256_file
 from data.folders import StudyFolders, stored_anchor, stored_expert
+from data.text_features import may_be_kind
 from model.file_faults import is_partial
 from model.language_model.backbone import Backbone
 from model.moe.anchor_files import load_anchor, stats_path
@@ -194,7 +195,7 @@ def _route(section: Section, anchors: Sequence[Anchor], text_feature: str) -> No
     except ValueError as error:
         section.add(Level.PROBLEM, "anchors", str(error))
     kinds = {anchor.stats["text"].feature_kind for anchor in anchors if "text" in anchor.stats}
-    if kinds - {text_feature}:
+    if not all(may_be_kind(kind, text_feature) for kind in kinds):
         section.add(
             Level.PROBLEM,
             "anchors",

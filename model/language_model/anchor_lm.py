@@ -20,6 +20,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from model.language_model.prefix import PrefixCache, stack_prefixes, unstack_cache
 from model.language_model.splice import IGNORE, PromptBatch, Spliced, splice, split_at_answer, split_at_media
+from model.moe.autonomy import record_activations
 from model.moe.experts import NO_EXPERT, ExpertBank
 
 
@@ -227,6 +228,31 @@ class AnchorLM(nn.Module):
                     break
                 inputs, positions = embed(token[:, None]), positions[:, -1:] + 1
         return [row[: row.index(eos_id)] if eos_id in row else row for row in answers.tolist()]
+
+    @torch.no_grad()
+    def activation_norms(self, batch: PromptBatch) -> Tensor:
+        """Norms of all experts' low-rank activations by sorted id, for `Router.route`. (B, E) float64
+
+        One pass of the bare backbone over prompts without answers; means over the tokens that experts act on.
+
+        Raises: ValueError without LoRA experts.
+        """
+        if self.bank is None:
+            raise ValueError("autonomy needs experts, but the model was built without an expert bank")
+        spliced = splice(batch, self.llm.get_input_embeddings(), "right")
+        ends = spliced.mask.sum(1, keepdim=True)
+        acted = spliced.mask
+        if self.bank.config.tokens != "all":
+            split = split_at_answer if self.bank.config.tokens == "answer" else split_at_media
+            tails = torch.tensor(split(batch)[1].lengths, device=ends.device)[:, None]
+            acted = acted & (torch.arange(acted.shape[1], device=ends.device) >= ends - tails)
+        mask = None if bool(spliced.mask.all()) else spliced.mask
+        with (
+            record_activations(self.bank, acted) as record,
+            self._use([NO_EXPERT] * len(batch), len(batch)),
+        ):
+            self.llm.base_model(inputs_embeds=spliced.embeds, attention_mask=mask, use_cache=False)
+        return record.norms.cpu()
 
     @torch.no_grad()
     def text_feature(self, ids: Sequence[Tensor]) -> Tensor:

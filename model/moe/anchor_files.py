@@ -1,8 +1,8 @@
 """Anchor files: `anchor_task_k.pt` or `.safetensors` and, beside it, `anchor_task_k.stats.safetensors`.
 
 The first is what the published code reads: modality -> mean, float32, nothing else. The second holds
-counts, sums and second-order sums, and in its metadata task, base, kinds of feature, projection and the
-checksum of the first.
+counts, sums, second-order sums and held-out distances, and in its metadata task, base, kinds of feature,
+projection and the checksum of the first.
 """
 
 import hashlib
@@ -22,7 +22,9 @@ from model.moe.files import atomic_write, read_tensor_file, write_tensor_file
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
+"""Rises too where far.py measures distances otherwise. Format 1 had no held-out distances."""
+READABLE = (1, 2)
 
 
 def stats_path(path: str | Path) -> Path:
@@ -46,13 +48,20 @@ def save_anchor(anchor: Anchor, path: str | Path) -> None:
     for name, stats in anchor.stats.items():
         tensors[f"{name}.sum"] = stats.sum.contiguous()
         tensors[f"{name}.outer"] = stats.outer.contiguous()
+        if stats.held_out is not None:
+            tensors[f"{name}.held_out"] = stats.held_out
     about = {
         "format": FORMAT,
         "task_id": anchor.task_id,
         "base_identity": anchor.base_identity,
         "means_sha256": _checksum(means),
         "modalities": {
-            name: {"count": s.count, "feature_kind": s.feature_kind, "projection_seed": s.projection_seed}
+            name: {
+                "count": s.count,
+                "feature_kind": s.feature_kind,
+                "projection_seed": s.projection_seed,
+                "held_out": s.held_out is not None,
+            }
             for name, s in anchor.stats.items()
         },
     }
@@ -115,6 +124,7 @@ def load_anchor(path: str | Path, task_id: int, base_identity: str | None = None
             tensors[f"{name}.outer"],
             part["feature_kind"],
             part["projection_seed"],
+            tensors.get(f"{name}.held_out"),
         )
     return Anchor.from_stats(task_id, about["base_identity"], stats)
 
@@ -147,9 +157,13 @@ def _read_stats(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(
             f"{path}: truncated or no anchor statistics ({error}); make the anchor again"
         ) from error
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{path}: anchor format {about.get('format')!r}, this version reads {FORMAT}")
-    expected = {f"{name}.{part}" for name in about["modalities"] for part in ("sum", "outer")}
+    if about.get("format") not in READABLE:
+        raise ValueError(f"{path}: anchor format {about.get('format')!r}, this version reads {READABLE}")
+    expected = {
+        f"{name}.{part}"
+        for name, known in about["modalities"].items()
+        for part in ("sum", "outer", *(["held_out"] if known.get("held_out") else []))
+    }
     if set(tensors) != expected:
         raise ValueError(
             f"{path}: holds {sorted(tensors)}, expected {sorted(expected)}; make the anchor again"

@@ -1,16 +1,19 @@
 """Anchors: what a task's features look like, kept as counts, sums and second-order sums in float64.
 
-No sample is kept. Sums are added up sample by sample, so anchors of parts of a task can be merged.
+No sample is kept. Sums are added up sample by sample, so anchors of parts of a task can be merged. Beside
+them stand the distances of held-out samples (far.py), which tell what is far; they need all samples at once.
 Legend: N samples, W feature width, K width of the scatter (W, or SCATTER_WIDTH for wide features).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from model.moe.far import held_out_distances
 
 WIDE = 1024
 """Features wider than this get their scatter in a projected space."""
@@ -46,6 +49,8 @@ class ModalityStats:
     """Where the feature comes from, such as `question`; kinds do not mix."""
     projection_seed: int | None = None
     """Seed of the projection W -> K; None where K is W."""
+    held_out: Tensor | None = None
+    """Sorted distances of held-out samples (N,) float64, empty for a single clip; None where unknown."""
 
     @property
     def width(self) -> int:
@@ -70,11 +75,11 @@ class ModalityStats:
         return self.outer - self.count * torch.outer(mean, mean)
 
     @staticmethod
-    def from_rows(rows: Tensor, feature_kind: str) -> "ModalityStats":
-        """Statistics of N >= 1 samples. rows (N, W)
+    def from_rows(rows: Tensor, feature_kind: str, clips: Sequence[str] | None = None) -> "ModalityStats":
+        """Statistics of N >= 1 samples. rows (N, W), clips: see `held_out_distances`
 
         Raises:
-            ValueError: not two-dimensional, empty, or a value is not finite.
+            ValueError: not two-dimensional, empty, not one clip per row, or a value is not finite.
         """
         if rows.ndim != 2 or len(rows) == 0:
             raise ValueError(f"features: got shape {tuple(rows.shape)}, expected (samples, width), not empty")
@@ -87,10 +92,11 @@ class ModalityStats:
         rows = rows.detach().cpu().double()
         seed = PROJECTION_SEED if rows.shape[1] > WIDE else None
         narrow = rows if seed is None else rows @ projection(rows.shape[1], seed).T
-        return ModalityStats(len(rows), rows.sum(0), narrow.T @ narrow, feature_kind, seed)
+        held_out = held_out_distances(narrow, clips)
+        return ModalityStats(len(rows), rows.sum(0), narrow.T @ narrow, feature_kind, seed, held_out)
 
     def merged(self, other: "ModalityStats") -> "ModalityStats":
-        """Statistics of both parts together.
+        """Statistics of both parts together, without held-out distances: a part knows only its own.
 
         Raises:
             ValueError: width, kind or projection differ.
@@ -102,7 +108,11 @@ class ModalityStats:
                 f"statistics do not merge: width, kind and projection seed are {mine} and {theirs}"
             )
         return replace(
-            self, count=self.count + other.count, sum=self.sum + other.sum, outer=self.outer + other.outer
+            self,
+            count=self.count + other.count,
+            sum=self.sum + other.sum,
+            outer=self.outer + other.outer,
+            held_out=None,
         )
 
 
@@ -145,23 +155,25 @@ class Anchor:
         *,
         base_identity: str | None = None,
         feature_kinds: Mapping[str, str] | None = None,
+        clips: Mapping[str, Sequence[str]] | None = None,
     ) -> "Anchor":
         """Anchor of a task from its features, modality -> (N, W), only the rows that have the modality.
 
         Args:
             feature_kinds: modality -> where the feature comes from (default: `tower`). A modality with no
                 rows is left out.
+            clips: modality -> the clip of each row (default: each its own), see `held_out_distances`.
 
         Raises:
             ValueError: no modality has rows, or a value is not finite; named by modality.
         """
-        kinds = feature_kinds or {}
+        kinds, clips = feature_kinds or {}, clips or {}
         stats = {}
         for name, rows in features.items():
             if len(rows) == 0:
                 continue
             try:
-                stats[name] = ModalityStats.from_rows(rows, kinds.get(name, "tower"))
+                stats[name] = ModalityStats.from_rows(rows, kinds.get(name, "tower"), clips.get(name))
             except ValueError as error:
                 raise ValueError(f"task {task_id}, modality {name!r}: {error}") from error
         return Anchor.from_stats(task_id, base_identity, stats)

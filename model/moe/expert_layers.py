@@ -3,6 +3,8 @@
 Legend: B batch, T tokens, R rank, U distinct experts in a batch; `in`, `out` widths of the layer.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -190,3 +192,21 @@ class MlpLinear(ExpertLinear):
             y = y.index_copy(0, rows, part)
         assert y is not None
         return y
+
+
+@contextmanager
+def bare_backbone(model: nn.Module, rows: int) -> Iterator[None]:
+    """Within the block a model's expert layers, of whatever bank, leave batches of `rows` rows alone.
+
+    For callers that hold the model and do not know whether it carries experts.
+    """
+    layers = [module for module in model.modules() if isinstance(module, ExpertLinear)]
+    banks = {id(layer.active): layer.active for layer in layers}.values()
+    before = [active.selection for active in banks]
+    for active in banks:
+        active.selection = Selection((NO_EXPERT,) * rows)
+    try:
+        yield
+    finally:
+        for active, selection in zip(banks, before, strict=True):
+            active.selection = selection

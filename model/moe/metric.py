@@ -1,4 +1,4 @@
-"""The geometry of one modality, from the statistics of all tasks: whitening, weight and what counts as far.
+"""The geometry of one modality, from the statistics of all tasks: whitening and weight.
 
     S = within-task covariance pooled over tasks, T = total covariance, both shrunk: (1 - a) S + a tr(S)/K I
     c = mean of the task means, W = S^(-1/2)
@@ -39,8 +39,6 @@ class ModalityMetric:
     """How much the modality tells tasks apart beyond chance, >= 0."""
     near: float
     """Expected squared whitened distance of a new sample from its task's mean."""
-    near_variance: float
-    """Variance of that distance if features were Gaussian."""
     total_mean: Tensor
     """Mean over all samples. (K,)"""
     total_whitening: Tensor
@@ -93,7 +91,7 @@ def fit_metric(stats: Mapping[int, ModalityStats], shrinkage: float) -> Modality
     values, vectors, raw = _shrunk_spectrum(within, shrinkage, floor)
     total_values, total_vectors, _ = _shrunk_spectrum(total, shrinkage, floor)
     ratio = raw / values  # eigenvalues of S_raw S^-1
-    q, q2 = float(ratio.sum()), float((ratio**2).sum())
+    q = float(ratio.sum())
     near = q / (1 - q * (1 - shrinkage) / dof)
     whitening = _inverse_root(values, vectors)
     whitened = (means - center) @ whitening
@@ -107,7 +105,6 @@ def fit_metric(stats: Mapping[int, ModalityStats], shrinkage: float) -> Modality
         whitened,
         max(0.0, between - by_chance),
         near,
-        2 * q2 * (near / q) ** 2 if q > 0 else 0.0,
         total_mean,
         _inverse_root(total_values, total_vectors),
         0.5 * float(total_values.log().sum() - values.log().sum()),
@@ -138,17 +135,6 @@ def cosines(y: Tensor, means: Tensor) -> Tensor:
 def squared_distances(y: Tensor, means: Tensor) -> Tensor:
     """Squared distance of every row from every mean. y (B, K), means (E, K) -> (B, E)"""
     return (row_dots(y)[:, None] - 2 * rows_times(means, y) + row_dots(means)).clamp_min(0.0)
-
-
-def far_threshold(mean: Tensor, variance: Tensor, level: float) -> Tensor:
-    """Squared distance that a sample of the task exceeds with probability `level`.
-
-    A scaled chi-square variable with this mean and variance; quantile by Wilson and Hilferty (1931):
-    mean (1 - 2/(9 f) + z sqrt(2/(9 f)))^3 with f = 2 mean^2 / variance. Infinite where the variance is 0.
-    """
-    z = -torch.special.ndtri(torch.tensor(level, dtype=torch.float64))
-    part = variance / (9 * mean**2)  # 2 / (9 f)
-    return torch.where(variance > 0, mean * (1 - part + z * part.sqrt()) ** 3, torch.inf)
 
 
 def _check_alike(tasks: tuple[int, ...], parts: list[ModalityStats]) -> None:

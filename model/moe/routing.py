@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from model.moe.anchors import Anchor
+from model.moe.far import FarCheck
 from model.moe.metric import (
     ModalityMetric,
     cosines,
-    far_threshold,
     fit_metric,
     squared_distances,
 )
@@ -81,6 +81,8 @@ class Router:
             if lacking:
                 logger.warning("anchor of task %d has no %s", anchor.task_id, ", ".join(lacking))
         self.metrics = self._fit()
+        self.far_check = FarCheck(self.anchors, self.modalities, config.far_level)
+        _check_held_out(self.anchors, self.modalities, config.abstain)
         self.raw = config.metric == "raw" or not self.metrics
 
     def _fit(self) -> dict[str, ModalityMetric]:
@@ -132,9 +134,9 @@ class Router:
         """
         self._check_features(features)
         modality_scores: dict[str, Tensor] = {}
-        far = torch.zeros(len(features), dtype=torch.bool)
+        far = None
         if self.config.router in ("cosine", "lda"):
-            scores, modality_scores, far = self._compare(features)
+            scores, modality_scores = self._compare(features)
         elif self.config.router == "autonomy":
             scores = given_scores(norms, len(features), self.candidates)
         elif self.config.router == "oracle":
@@ -143,23 +145,41 @@ class Router:
             scores, far = text_scores(texts, self.known_texts, len(features), self.candidates)
         else:
             scores = content_scores(features, self.config.seed, self.candidates)
-        best = torch.where(scores.isnan(), -torch.inf, scores).argmax(1)
-        chosen = [self.candidates[int(index)] for index in best]
+        known = torch.where(scores.isnan(), -torch.inf, scores)
+        chosen = [self.candidates[int(index)] for index in known.argmax(1)]
+        if far is None:
+            far = self._far(features, known)
         if self.config.abstain:
             chosen = [NO_EXPERT if flag else task for task, flag in zip(chosen, far.tolist(), strict=True)]
         missing = {name: len(features) - int(self._present(features, name).sum()) for name in self.modalities}
         return Routing(chosen, self.candidates, scores, modality_scores, far, missing)
 
-    def _compare(self, features: RoutingFeatures) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Scores (B, E), scores per modality, and which samples are far (B,)."""
+    def _far(self, features: RoutingFeatures, scores: Tensor) -> Tensor:
+        """Which samples are far from every task; asked of the best scores (B, E) first. (B,) bool"""
+        order = scores.argsort(dim=1, descending=True, stable=True).tolist()
+        values = {name: features.values[name].detach().cpu() for name in features.values}
+        present = {name: self._present(features, name).tolist() for name in values}
+        return torch.tensor(
+            [
+                self.far_check.is_far(
+                    {name: value[row] for name, value in values.items() if present[name][row]},
+                    [self.candidates[column] for column in columns],
+                )
+                for row, columns in enumerate(order)
+            ],
+            dtype=torch.bool,
+        )
+
+    def _compare(self, features: RoutingFeatures) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scores (B, E) and scores per modality."""
         shape = (len(features), len(self.candidates))
-        above, below, distance, near, variance = (torch.zeros(shape, dtype=torch.float64) for _ in range(5))
+        above, below = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
         weights = self.weights() if self.config.router == "cosine" else {}
         informed = torch.zeros(shape, dtype=torch.bool)  # (B, E): some modality with a weight was compared
         plain, common = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
         modality_scores = {}
         for name in self.modalities:
-            score, far_parts = self._compare_one(features, name)
+            score = self._compare_one(features, name)
             modality_scores[name] = score
             there = ~score.isnan()
             score = torch.where(there, score, 0.0)
@@ -167,38 +187,30 @@ class Router:
             above, below = above + weight * score, below + weight * there
             plain, common = plain + score, common + there
             informed |= there & (weight > 0)
-            if far_parts is not None:
-                distance = distance + torch.where(there, far_parts, 0.0)
-                near = near + self.metrics[name].near * there
-                variance = variance + self.metrics[name].near_variance * there
         if self.config.router == "lda":
             scores = torch.where(common > 0, above, torch.nan)
         else:  # where only modalities without weight are shared, they count equally
             scores = torch.where(informed, above / below.clamp_min(1e-300), plain / common)
-        far = (distance > far_threshold(near, variance, self.config.far_level)) | (common == 0)
-        return scores, modality_scores, far.all(1)
+        return scores, modality_scores
 
-    def _compare_one(self, features: RoutingFeatures, name: str) -> tuple[Tensor, Tensor | None]:
-        """One modality: scores and squared whitened distances (B, E), NaN where sample or anchor lacks it."""
+    def _compare_one(self, features: RoutingFeatures, name: str) -> Tensor:
+        """One modality: scores (B, E), NaN where sample or anchor lacks it."""
         columns = [i for i, anchor in enumerate(self.anchors) if name in anchor.means]
         rows = self._present(features, name)
         scores = torch.full((len(features), len(self.candidates)), torch.nan, dtype=torch.float64)
         if name not in features.values or not rows.any():
-            return scores, scores if self.metrics else None
+            return scores
         x = features.values[name][rows].detach().cpu().double()
         index = rows.nonzero(), torch.tensor(columns)[None]
-        distances = None
-        if self.metrics:
-            metric = self.metrics[name]
-            y = metric.whiten(x)
-            near = squared_distances(y, metric.means)
-            distances = scores.index_put(index, near)
-            if self.config.router == "lda":
-                return scores.index_put(index, metric.log_ratio(x, near) / len(metric.center)), distances
-        if self.raw:
+        if self.config.router == "cosine" and self.raw:
             means = torch.stack([self.anchors[i].means[name] for i in columns])
-            return scores.index_put(index, cosines(x, means)), distances
-        return scores.index_put(index, cosines(y, metric.means)), distances
+            return scores.index_put(index, cosines(x, means))
+        metric = self.metrics[name]
+        y = metric.whiten(x)
+        if self.config.router == "lda":
+            near = squared_distances(y, metric.means)
+            return scores.index_put(index, metric.log_ratio(x, near) / len(metric.center))
+        return scores.index_put(index, cosines(y, metric.means))
 
     def _present(self, features: RoutingFeatures, name: str) -> Tensor:
         if name not in features.present:
@@ -222,6 +234,21 @@ class Router:
                     f"modality {name!r}: features of kind {features.kinds[name]!r}, anchors of kind "
                     f"{kind!r}; route with the kind that the anchors were made with"
                 )
+
+
+def _check_held_out(anchors: Sequence[Anchor], modalities: Sequence[str], abstain: bool) -> None:
+    """Say, or with `abstain` refuse, that some tasks cannot tell what is far from them."""
+    unknown = [
+        anchor.task_id
+        for anchor in anchors
+        if any(name in anchor.stats and anchor.stats[name].held_out is None for name in modalities)
+    ]
+    if not unknown:
+        return
+    text = f"anchors of tasks {unknown} have no held-out distances (an earlier version made them)"
+    if abstain:
+        raise ValueError(f"{text}; abstaining needs them: make the anchors anew (--overwrite)")
+    logger.warning("%s: no sample counts as far from these tasks", text)
 
 
 def _check_anchors(anchors: Sequence[Anchor]) -> None:

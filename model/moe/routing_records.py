@@ -43,8 +43,8 @@ class RouterConfig:
     """Seed of the `random` router."""
     abstain: bool = False
     """Whether samples far from every task get no expert."""
-    far_level: float = 1e-4
-    """Share of a task's own samples that would count as far if features were Gaussian."""
+    far_level: float = 0.01
+    """Share of ordinary samples that count as far; see far.py."""
 
     def __post_init__(self) -> None:
         choices = {
@@ -142,6 +142,6 @@ class Routing:
     modality_scores: dict[str, Tensor]
     """Modality -> score per task before weighting, NaN where absent. (B, E) float64"""
     far: Tensor
-    """Whether the sample is far from every task or shares no modality with any. (B,) bool"""
+    """Whether the sample is far from every task (far.py) or shares no modality with any. (B,) bool"""
     missing: dict[str, int]
     """Modality in use -> number of samples without it."""

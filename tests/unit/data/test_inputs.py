@@ -52,7 +52,12 @@ def inputs(text_feature: str = "question") -> Inputs:
         embedding.weight.copy_(torch.arange(256.0)[:, None].expand(256, WIDTH))
     llm = SimpleNamespace(get_input_embeddings=lambda: embedding)
     backbone: Any = SimpleNamespace(
-        tokenizer=Letters(), llm=llm, identity="base", encoder=None, loading=Loading()
+        tokenizer=Letters(),
+        llm=llm,
+        identity="base",
+        encoder=None,
+        loading=Loading(),
+        paths=SimpleNamespace(vision=None),
     )
     return Inputs(backbone, Store(), text_feature=text_feature)  # type: ignore[arg-type]
 
@@ -116,7 +121,9 @@ def test_text_features() -> None:
     prompt = made.routing([MIXED]).values["text"][0, 0].item()
     ids = [i for i in made.batch([MIXED], with_answers=False).input_ids[0].tolist() if i >= 0]
     assert prompt == pytest.approx(sum(ids) / len(ids), rel=1e-6)
-    with pytest.raises(ValueError, match="text_feature: got 'bag', expected one of question, prompt"):
+    with pytest.raises(
+        ValueError, match="text_feature: got 'bag', expected question, prompt, hidden:L, clip"
+    ):
         inputs("bag")
 
 

@@ -1,9 +1,12 @@
 """Anchors: sums that add up, and files that belong together."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from model.moe.anchor_files import load_anchor, save_anchor, stats_path
@@ -47,6 +50,7 @@ def test_order_and_parts_do_not_matter(anchor: Anchor) -> None:
     )
     merged = first.merged(second)
     assert set(merged.means) == {"text", "audio"}
+    assert merged.stats["text"].held_out is None  # each part's were measured from that part alone
     for other in (shuffled, merged):
         assert other.stats["text"].count == 20
         torch.testing.assert_close(other.stats["text"].sum, anchor.stats["text"].sum, rtol=1e-14, atol=0)
@@ -99,6 +103,8 @@ def test_a_round_trip_keeps_every_bit(anchor: Anchor, tmp_path: Path) -> None:
     for name, stats in anchor.stats.items():
         again = loaded.stats[name]
         assert torch.equal(stats.sum, again.sum) and torch.equal(stats.outer, again.outer)
+        assert again.held_out is not None and torch.equal(stats.held_out, again.held_out)
+        assert len(again.held_out) == stats.count
         assert (stats.count, stats.feature_kind, stats.projection_seed) == (
             again.count,
             again.feature_kind,
@@ -120,6 +126,26 @@ def test_equal_anchors_are_equal_files(anchor: Anchor, tmp_path: Path) -> None:
         save_anchor(anchor, tmp_path / folder / "x.pt")
     for file in ("x.pt", "x.stats.safetensors"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_an_anchor_of_the_first_format_routes_but_tells_nothing_far(
+    anchor: Anchor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "anchor_task_2.pt"
+    save_anchor(anchor, path)
+    with safe_open(stats_path(path), "pt") as file:
+        about = json.loads(file.metadata()["anchor"])
+        tensors = {key: file.get_tensor(key) for key in file.keys() if not key.endswith("held_out")}  # noqa: SIM118
+    for part in about["modalities"].values():
+        del part["held_out"]
+    save_file(tensors, stats_path(path), {"anchor": json.dumps(about | {"format": 1})})
+    old = load_anchor(path, 2, "base-1")
+    features = RoutingFeatures.from_samples([{"text": rows(1, 6)[0] + 1e6}])
+    assert not Router([old], RouterConfig()).route(features).far.any()
+    assert Router([anchor], RouterConfig()).route(features).far.all()
+    assert "anchors of tasks [2] have no held-out distances" in caplog.text
+    with pytest.raises(ValueError, match="abstaining needs them: make the anchors anew"):
+        Router([old], RouterConfig(abstain=True))
 
 
 def test_files_that_do_not_belong_raise(anchor: Anchor, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from model.moe.anchors import ModalityStats
-from model.moe.metric import cosines, far_threshold, fit_metric, squared_distances
+from model.moe.metric import cosines, fit_metric, squared_distances
 
 
 def gaussian(count: int, width: int, seed: int, shift: float = 0.0) -> Tensor:
@@ -66,22 +66,6 @@ def test_expected_distance_of_a_new_sample() -> None:
         metric = fit_metric(stats_of(gaussian(count, 60, 0)), 0.05)
         fresh = squared_distances(metric.whiten(gaussian(3000, 60, 9)), metric.means).mean()
         assert float(fresh) == pytest.approx(metric.near, rel=0.25)
-
-
-def test_few_of_a_tasks_own_samples_are_far() -> None:
-    metric = fit_metric(stats_of(gaussian(3000, 20, 0), gaussian(3000, 20, 1, 3.0)), 0.01)
-    distances = squared_distances(metric.whiten(gaussian(20000, 20, 5)), metric.means).min(1).values
-    for level in (0.1, 0.01):
-        near = torch.tensor([metric.near, metric.near_variance], dtype=torch.float64)
-        share = float((distances > far_threshold(near[0], near[1], level)).double().mean())
-        assert share == pytest.approx(level, rel=0.35)
-
-
-def test_quantiles_of_chi_square() -> None:
-    for dof, level, expected in ((10, 0.05, 18.307), (100, 0.001, 149.449), (3, 0.01, 11.345)):
-        got = far_threshold(torch.tensor(float(dof)).double(), torch.tensor(2.0 * dof).double(), level)
-        assert float(got) == pytest.approx(expected, rel=0.01)
-    assert far_threshold(torch.tensor(0.0).double(), torch.tensor(0.0).double(), 0.01) == torch.inf
 
 
 @pytest.mark.parametrize(
