@@ -45,6 +45,12 @@ def add_router_flags(parser: argparse.ArgumentParser) -> None:
         default=RouterConfig.far_level,
         help="share of ordinary samples that count as far (0.01)",
     )
+    group.add_argument(
+        "--wordings",
+        default="new",
+        choices=("new", "known"),
+        help="whether questions in words not learned from are ordinary (new), or count as far (known)",
+    )
 
 
 def router_config(arguments: argparse.Namespace) -> RouterConfig:
@@ -56,6 +62,7 @@ def router_config(arguments: argparse.Namespace) -> RouterConfig:
         modalities=parse_modality_combination(arguments.modality_combination),
         abstain=arguments.abstain,
         far_level=arguments.far_level,
+        wordings=arguments.wordings,
     )
 
 

@@ -3,10 +3,10 @@
     python scripts/text_routing.py --train A.json B.json --test C.json D.json --lm FOLDER [--json OUT]
 
 A file is a task, train and test in the same order. `--text_feature` is `question` (the default: mean input
-embedding of the question's tokens), `hidden:L`, or the folder of an encoder. Rows: `cosine` (the default rule), `cosine_raw` (the published rule),
-`lda`, `lookup` (the task that asked exactly this question most often in training, the first if none did) and
-`bound` (the best that any function of the exact question text can reach on the test files). Macro: mean over
-tasks; micro: over questions; both in percent.
+embedding of the question's tokens), `hidden:L`, or the folder of an encoder. Rows: `cosine` (the default
+rule), `cosine_raw` (the published rule), `lda`, `lookup` (the task that asked exactly this question most
+often in training, the first if none did) and `bound` (the best that any function of the exact text can
+reach on the test files). Macro: mean over tasks; micro: over questions; both in percent.
 
 For `question` only the input embeddings and the tokenizer are read: a 7B folder takes as long as a tiny one.
 Legend: N questions, V vocabulary, D LLM width.

@@ -86,14 +86,21 @@ def _load(folder: Path, name: str, unused: tuple[str, ...]) -> tuple[Any, Any]:
     try:
         with quiet_loading():
             model, info = getattr(transformers, name).from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+                folder,
+                dtype=torch.float32,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,  # reported and refused below
+                output_loading_info=True,
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the kinds vary with what is wrong; the folder is what the user needs to know
         raise ValueError(f"{folder}: no readable text encoder with tokenizer ({error})") from error
     missing = sorted(key for key in info["missing_keys"] if not key.startswith(unused))
-    if missing:
-        raise ValueError(f"{folder}: {name} lacks {len(missing)} weights, such as {missing[:3]}; complete it")
+    if missing or info["mismatched_keys"]:
+        raise ValueError(
+            f"{folder}: weights do not fit {name}; missing {missing[:3]}, "
+            f"of other shape {sorted(info['mismatched_keys'])[:3]}"
+        )
     return model.requires_grad_(False).eval(), tokenizer
 
 

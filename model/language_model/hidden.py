@@ -23,9 +23,7 @@ def mean_hidden_state(llm: PreTrainedModel, ids: Tensor, layer: int, bos_id: int
     """
     config = getattr(llm, "config", None)
     if config is None:
-        raise ValueError(
-            "hidden states need the LLM, a front end holds its embeddings only; run the whole LLM"
-        )
+        raise ValueError("hidden:L needs the LLM, but a front end holds its embeddings only; load the LLM")
     if not 0 <= layer <= config.num_hidden_layers:
         raise ValueError(f"hidden:{layer}: the LLM has layers 0 (embeddings) to {config.num_hidden_layers}")
     lead = [] if bos_id is None else [bos_id]

@@ -48,8 +48,7 @@ def save_anchor(anchor: Anchor, path: str | Path) -> None:
     for name, stats in anchor.stats.items():
         tensors[f"{name}.sum"] = stats.sum.contiguous()
         tensors[f"{name}.outer"] = stats.outer.contiguous()
-        if stats.held_out is not None:
-            tensors[f"{name}.held_out"] = stats.held_out
+        tensors |= {f"{name}.{part}": found for part, found in _held_out(stats).items()}
     about = {
         "format": FORMAT,
         "task_id": anchor.task_id,
@@ -60,7 +59,7 @@ def save_anchor(anchor: Anchor, path: str | Path) -> None:
                 "count": s.count,
                 "feature_kind": s.feature_kind,
                 "projection_seed": s.projection_seed,
-                "held_out": s.held_out is not None,
+                "held_out": sorted(_held_out(s)),
             }
             for name, s in anchor.stats.items()
         },
@@ -125,6 +124,7 @@ def load_anchor(path: str | Path, task_id: int, base_identity: str | None = None
             part["feature_kind"],
             part["projection_seed"],
             tensors.get(f"{name}.held_out"),
+            tensors.get(f"{name}.held_out_new"),
         )
     return Anchor.from_stats(task_id, about["base_identity"], stats)
 
@@ -162,13 +162,19 @@ def _read_stats(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     expected = {
         f"{name}.{part}"
         for name, known in about["modalities"].items()
-        for part in ("sum", "outer", *(["held_out"] if known.get("held_out") else []))
+        for part in ("sum", "outer", *known.get("held_out", ()))
     }
     if set(tensors) != expected:
         raise ValueError(
             f"{path}: holds {sorted(tensors)}, expected {sorted(expected)}; make the anchor again"
         )
     return about, tensors
+
+
+def _held_out(stats: ModalityStats) -> dict[str, Tensor]:
+    """Name in the file -> distances, those that are known."""
+    found = {"held_out": stats.held_out, "held_out_new": stats.held_out_new}
+    return {name: distances for name, distances in found.items() if distances is not None}
 
 
 def _checksum(means: Mapping[str, Tensor]) -> str:

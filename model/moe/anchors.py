@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.moe.far import held_out_distances
+from model.moe.far import held_out_distances, new_value_distances
 
 WIDE = 1024
 """Features wider than this get their scatter in a projected space."""
@@ -51,6 +51,8 @@ class ModalityStats:
     """Seed of the projection W -> K; None where K is W."""
     held_out: Tensor | None = None
     """Sorted distances of held-out samples (N,) float64, empty for a single clip; None where unknown."""
+    held_out_new: Tensor | None = None
+    """The same of distinct values held out, for text: wordings; None where unknown or not of use."""
 
     @property
     def width(self) -> int:
@@ -75,8 +77,12 @@ class ModalityStats:
         return self.outer - self.count * torch.outer(mean, mean)
 
     @staticmethod
-    def from_rows(rows: Tensor, feature_kind: str, clips: Sequence[str] | None = None) -> "ModalityStats":
-        """Statistics of N >= 1 samples. rows (N, W), clips: see `held_out_distances`
+    def from_rows(
+        rows: Tensor, feature_kind: str, clips: Sequence[str] | None = None, values_recur: bool = False
+    ) -> "ModalityStats":
+        """Statistics of N >= 1 samples. rows (N, W)
+
+        clips: see `held_out_distances`; values_recur: whether many samples share a value, as with questions.
 
         Raises:
             ValueError: not two-dimensional, empty, not one clip per row, or a value is not finite.
@@ -93,7 +99,10 @@ class ModalityStats:
         seed = PROJECTION_SEED if rows.shape[1] > WIDE else None
         narrow = rows if seed is None else rows @ projection(rows.shape[1], seed).T
         held_out = held_out_distances(narrow, clips)
-        return ModalityStats(len(rows), rows.sum(0), narrow.T @ narrow, feature_kind, seed, held_out)
+        held_out_new = new_value_distances(narrow) if values_recur else None
+        return ModalityStats(
+            len(rows), rows.sum(0), narrow.T @ narrow, feature_kind, seed, held_out, held_out_new
+        )
 
     def merged(self, other: "ModalityStats") -> "ModalityStats":
         """Statistics of both parts together, without held-out distances: a part knows only its own.
@@ -113,6 +122,7 @@ class ModalityStats:
             sum=self.sum + other.sum,
             outer=self.outer + other.outer,
             held_out=None,
+            held_out_new=None,
         )
 
 
@@ -173,7 +183,9 @@ class Anchor:
             if len(rows) == 0:
                 continue
             try:
-                stats[name] = ModalityStats.from_rows(rows, kinds.get(name, "tower"), clips.get(name))
+                stats[name] = ModalityStats.from_rows(
+                    rows, kinds.get(name, "tower"), clips.get(name), values_recur=name == "text"
+                )
             except ValueError as error:
                 raise ValueError(f"task {task_id}, modality {name!r}: {error}") from error
         return Anchor.from_stats(task_id, base_identity, stats)

@@ -10,10 +10,13 @@ it shares with it
 
     d(x) > q(level / M),  q(p) the distance that the share p of the held-out samples exceeds,
 
-and far if it is far from every task, so at most about the share `level` of ordinary samples is. The union
-over modalities (Bonferroni) holds whichever are present and however they depend on each other. The space is
-the task's own and not the pooled one of routing: which other tasks will be pooled is unknown when the anchor
-is made, and so a threshold stays what it is when tasks are added.
+and far if it is far from every task, so at most about the share `level` of ordinary samples is. For text
+there are two answers to what is ordinary: new clips with questions worded as before (`known`), or questions
+in new words too (`new`: whole wordings are held out, each counts once).
+
+The union over modalities (Bonferroni) holds whichever are present and however they depend on each other. The
+space is the task's own and not the pooled one of routing: which other tasks will be pooled is unknown when
+the anchor is made, and so a threshold stays what it is when tasks are added.
 
 Legend: N samples, K width of the scatter, W width of the feature.
 """
@@ -59,9 +62,19 @@ class OwnSpace:
         return OwnSpace(mean, (vectors / ((1 - SHRINKAGE) * values + SHRINKAGE * floor).sqrt()) @ vectors.T)
 
     def distances(self, x: Tensor) -> Tensor:
-        """d of every row, one product each: a batched one may round otherwise. (N, K) -> (N,)"""
-        whitened = [torch.mv(self.whitening, row - self.mean) for row in x]
-        return torch.stack([torch.dot(row, row) for row in whitened]) if whitened else x.new_zeros(0)
+        """d of every row. (N, K) -> (N,)"""
+        return ((x - self.mean) @ self.whitening).square().sum(1)
+
+
+def new_value_distances(x: Tensor) -> Tensor:
+    """Sorted distances of a task's distinct values, such as wordings, from those of other folds.
+
+    x (N, K) float64, one row per sample; returns one distance per distinct row, none for a single one.
+    """
+    groups = [row.numpy().tobytes().hex() for row in x]
+    first = {group: row for row, group in reversed(list(enumerate(groups)))}
+    found = _distances_by_row(x, groups)
+    return found[sorted(first.values())].sort().values if len(found) else found
 
 
 def held_out_distances(x: Tensor, clips: Sequence[str] | None = None) -> Tensor:
@@ -81,6 +94,11 @@ def held_out_distances(x: Tensor, clips: Sequence[str] | None = None) -> Tensor:
     clips = [str(row) for row in range(len(x))] if clips is None else clips
     if len(clips) != len(x):
         raise ValueError(f"{len(x)} samples of {len(clips)} clips; give one clip per sample")
+    return _distances_by_row(x, clips).sort().values
+
+
+def _distances_by_row(x: Tensor, clips: Sequence[str]) -> Tensor:
+    """As `held_out_distances`, in the order of the rows."""
     # Dealt in the order of hashes: folds of equal size that follow no order or pattern of the file.
     dealt = sorted(set(clips), key=lambda clip: hashlib.sha256(clip.encode()).digest())
     folds = min(FOLDS, len(dealt))
@@ -89,12 +107,12 @@ def held_out_distances(x: Tensor, clips: Sequence[str] | None = None) -> Tensor:
     fold_of = {clip: place % folds for place, clip in enumerate(dealt)}
     fold_N = torch.tensor([fold_of[clip] for clip in clips])
     total, outer = x.sum(0), x.T @ x
-    found = []
+    found = x.new_zeros(len(x))
     for fold in range(folds):
         held = x[fold_N == fold]
         space = OwnSpace.fit(len(x) - len(held), total - held.sum(0), outer - held.T @ held)
-        found.append(space.distances(held))
-    return torch.cat(found).sort().values
+        found[fold_N == fold] = space.distances(held)
+    return found
 
 
 def exceeded_by(share: float, held_out: Tensor) -> float:
@@ -129,11 +147,12 @@ class FarCheck:
         anchors: of the tasks known.
         modalities: which count.
         level: share of ordinary samples that may count as far, in (0, 1).
+        wordings: which questions are ordinary, `new` ones too or `known` ones.
     """
 
-    def __init__(self, anchors: Sequence["Anchor"], modalities: Sequence[str], level: float):
+    def __init__(self, anchors: Sequence["Anchor"], modalities: Sequence[str], level: float, wordings: str):
         self.anchors = {anchor.task_id: anchor for anchor in anchors}
-        self.modalities, self.level = modalities, level
+        self.modalities, self.level, self.wordings = modalities, level, wordings
         self._spaces: dict[tuple[int, str], OwnSpace] = {}  # made when first asked for
 
     def is_far(self, sample: Mapping[str, Tensor], order: Sequence[int]) -> bool:
@@ -158,5 +177,8 @@ class FarCheck:
         place = (anchor.task_id, name)
         if place not in self._spaces:
             self._spaces[place] = OwnSpace.fit(stats.count, stats.narrow(stats.sum), stats.outer)
-        distance = self._spaces[place].distances(stats.narrow(x[None]))
-        return float(distance) / exceeded_by(share, stats.held_out)
+        distance = self._spaces[place].distances(stats.narrow(x[None]))  # one by one: no batch to depend on
+        new = self.wordings == "new" and stats.held_out_new is not None
+        held_out = stats.held_out_new if new else stats.held_out
+        assert held_out is not None
+        return float(distance) / exceeded_by(share, held_out)

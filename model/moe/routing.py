@@ -81,7 +81,7 @@ class Router:
             if lacking:
                 logger.warning("anchor of task %d has no %s", anchor.task_id, ", ".join(lacking))
         self.metrics = self._fit()
-        self.far_check = FarCheck(self.anchors, self.modalities, config.far_level)
+        self.far_check = FarCheck(self.anchors, self.modalities, config.far_level, config.wordings)
         _check_held_out(self.anchors, self.modalities, config.abstain)
         self.raw = config.metric == "raw" or not self.metrics
 

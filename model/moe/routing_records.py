@@ -45,12 +45,15 @@ class RouterConfig:
     """Whether samples far from every task get no expert."""
     far_level: float = 0.01
     """Share of ordinary samples that count as far; see far.py."""
+    wordings: str = "new"
+    """Which questions are ordinary when it is told what is far: `new` ones too, or `known` wordings only."""
 
     def __post_init__(self) -> None:
         choices = {
             "router": ROUTERS,
             "metric": ("whitened", "raw"),
             "modality_weights": ("informative", "equal"),
+            "wordings": ("new", "known"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

@@ -72,6 +72,17 @@ def test_the_summary_has_every_method_and_its_formulas(study: Study) -> None:
         assert (study.folder / "results" / name).stat().st_size > 0
 
 
+def test_experts_can_choose_themselves(study: Study) -> None:
+    results = study.folder / "autonomy"
+    study.run("eval_all_tasks.sh", "--router", "autonomy", METHODS="anchor_moe blind", RESULTS=str(results))
+    summary = json.loads((results / "summary.json").read_text())
+    assert summary["provenance"]["router"]["router"] == "autonomy"
+    for row in json.loads((results / "task2_where_results.json").read_text()):
+        scores = row["routing"]["scores"]
+        assert row["routing"]["task"] == int(max(scores, key=scores.get)) and min(scores.values()) > 0
+        assert row["routing"]["modality_scores"] == {}
+
+
 def test_what_is_finished_is_skipped_and_kept(study: Study) -> None:
     before = digests(study.folder / "output")
     done = study.run("train_all_tasks.sh", *FLAGS, "--save_steps", "7", "--logging_steps", "3")

@@ -12,6 +12,7 @@ from data.samples import Media, Sample
 from model.encoders.features import MediaFeatures
 from model.language_model.loading import Loading
 from model.language_model.splice import AUDIO_ID, IGNORE, IMAGE_ID, VIDEO_ID
+from model.moe.far import held_out_distances
 
 WIDTH = 6
 
@@ -133,6 +134,20 @@ def test_an_anchor_is_the_mean_of_the_routing_features() -> None:
     assert (anchor.task_id, anchor.base_identity) == (2, "base")
     assert torch.allclose(anchor.means["text"], features.values["text"].mean(0).double())
     assert torch.allclose(anchor.means["video"], features.values["video"][0].double())
+
+
+def test_held_out_distances_leave_out_whole_clips() -> None:
+    """Two clips of three questions each: two folds."""
+    made = inputs()
+    asked = [
+        sample(f"<video>\n{text}", medium("video", clip)) for clip in (2, 3) for text in ("a", "bc", "dh")
+    ]
+    stats = made.anchor(0, asked).stats["text"]
+    x = made.routing(asked).values["text"].double()
+    assert torch.equal(stats.held_out, held_out_distances(x, ["2"] * 3 + ["3"] * 3))
+    assert not torch.allclose(stats.held_out, held_out_distances(x))
+    one_clip = made.anchor(0, asked[:3]).stats["text"]
+    assert one_clip.held_out is not None and len(one_clip.held_out) == 0
 
 
 def test_keys_follow_question_and_tagged_media() -> None:

@@ -1,6 +1,7 @@
 """Loss, logits, greedy answers and text features of the steered LM."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -210,3 +211,32 @@ def test_full_mlp_experts_mix_too(make_lm: MakeLM) -> None:
         torch.testing.assert_close(
             together[row], lm.logits(single(batch, row), [expert])[0], atol=1e-5, rtol=1e-5
         )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scope", ["all", "text", "answer"])
+def test_activation_norms_cover_the_tokens_that_experts_act_on(make_lm: MakeLM, scope: str) -> None:
+    lm, batch = make_lm(), prompts()
+    assert lm.bank is not None
+    lm.bank.config = replace(lm.bank.config, tokens=scope)  # type: ignore[arg-type]
+    found = lm.activation_norms(batch)
+    assert found.shape == (4, 2) and found.dtype == torch.float64
+    for row in range(4):
+        alone = single(batch, row)
+        torch.testing.assert_close(lm.activation_norms(alone)[0], found[row], atol=1e-5, rtol=1e-5)
+        with lm.bank.record_inputs() as kept, lm.bank.use([NO_EXPERT]):
+            spliced = splice(alone, lm.llm.get_input_embeddings(), "right")
+            lm.llm.base_model(inputs_embeds=spliced.embeds)
+        media = int((batch.input_ids[row] < 0).nonzero()[-1]) + 1 if len(batch.media[row]) else 0
+        tail = {"all": 0, "text": batch.input_ids[row].numel() - media, "answer": 1}[scope]
+        for column, task in enumerate((3, 7)):
+            norms = [
+                (x[0, -tail:] @ lm.bank.layers[key].factors(task)[0].T).norm(dim=1).mean()
+                for key, (x,) in kept.items()
+            ]
+            assert float(found[row, column]) == pytest.approx(float(torch.stack(norms).mean()), rel=1e-4)
+
+
+def test_activation_norms_need_experts(lm: AnchorLM) -> None:
+    with pytest.raises(ValueError, match="without an expert bank"):
+        AnchorLM(lm.llm).activation_norms(prompts())

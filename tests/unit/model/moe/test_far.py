@@ -5,7 +5,14 @@ import torch
 from torch import Tensor
 
 from model.moe.anchors import Anchor
-from model.moe.far import SHRINKAGE, FarCheck, OwnSpace, exceeded_by, held_out_distances
+from model.moe.far import (
+    SHRINKAGE,
+    FarCheck,
+    OwnSpace,
+    exceeded_by,
+    held_out_distances,
+    new_value_distances,
+)
 from model.moe.routing import Router, RouterConfig, RoutingFeatures
 
 
@@ -36,6 +43,29 @@ def test_every_clip_is_measured_from_the_others() -> None:
         others = torch.tensor([row % 3 != clip for row in range(12)])
         expected.append(space_of(x[others]).distances(x[~others]))
     torch.testing.assert_close(held_out_distances(x, clips), torch.cat(expected).sort().values)
+
+
+def test_every_value_is_measured_from_the_other_values_once() -> None:
+    values = gaussian(3, 4, 0)
+    x = values[[0, 0, 0, 0, 1, 1, 2]]
+    expected = []
+    for value in range(3):
+        others = x[(x != values[value]).any(1)]
+        expected.append(space_of(others).distances(values[value][None]))
+    torch.testing.assert_close(new_value_distances(x), torch.cat(expected).sort().values)
+    assert len(new_value_distances(values[[1, 1]])) == 0
+
+
+def test_a_question_in_other_words_is_far_only_where_wordings_are_known() -> None:
+    wordings = gaussian(12, 30, 0)
+    asked, other = wordings[:11], wordings[11]
+    anchor = Anchor.from_features(0, {"text": asked.repeat(20, 1)})
+    found = {}
+    for choice in ("new", "known"):
+        check = FarCheck([anchor], ("text",), 0.05, choice)
+        found[choice] = check.is_far({"text": other}, [0])
+        assert not check.is_far({"text": asked[3]}, [0]) and check.is_far({"text": other + 1e4}, [0])
+    assert found == {"new": False, "known": True}
 
 
 def test_order_of_the_samples_does_not_matter_and_one_clip_says_nothing() -> None:
@@ -91,25 +121,27 @@ def anchors() -> list[Anchor]:
 
 
 def test_any_shared_modality_makes_far_and_absent_ones_do_not_count() -> None:
-    check = FarCheck(anchors(), ("text", "audio"), 0.01)
+    check = FarCheck(anchors(), ("text", "audio"), 0.01, "known")
     near, off = torch.zeros(6).double(), torch.full((4,), 1e4).double()
     assert not check.is_far({"text": near, "audio": torch.zeros(4).double()}, [0, 1])
     assert check.is_far({"text": near, "audio": off}, [0, 1])
     assert not check.is_far({"text": near + 60, "audio": off}, [0, 1])  # task 1 has no audio to be far in
     assert not check.is_far({"text": near}, [0, 1]) and check.is_far({"text": near + 25}, [0, 1])
     assert check.is_far({"audio": off}, [1, 0]) and check.excess(1, {"audio": off}) == float("inf")
-    assert not FarCheck(anchors(), ("text",), 0.01).is_far({"text": near, "audio": off}, [0, 1])
+    assert not FarCheck(anchors(), ("text",), 0.01, "known").is_far({"text": near, "audio": off}, [0, 1])
 
 
 def test_thresholds_stay_when_tasks_are_added() -> None:
     x = gaussian(1, 6, 5, 3.0)[0]
-    alone, both = (FarCheck(anchors()[:count], ("text",), 0.01).excess(0, {"text": x}) for count in (1, 2))
+    alone, both = (
+        FarCheck(anchors()[:count], ("text",), 0.01, "known").excess(0, {"text": x}) for count in (1, 2)
+    )
     assert alone == both > 0
 
 
 def test_a_router_keeps_near_the_level_and_finds_a_task_that_it_never_saw() -> None:
     made = [Anchor.from_features(t, {"text": gaussian(150, 30, t, 9.0 * t)}) for t in range(3)]
-    router = Router(made, RouterConfig(far_level=0.05))
+    router = Router(made, RouterConfig(far_level=0.05, wordings="known"))
 
     def share(seed: int, shift: float) -> float:
         x = gaussian(400, 30, seed, shift)
@@ -125,6 +157,6 @@ def test_a_router_keeps_near_the_level_and_finds_a_task_that_it_never_saw() -> N
 )
 def test_degenerate_features_are_near_themselves(x: Tensor) -> None:
     anchor = Anchor.from_features(0, {"text": x})
-    check = FarCheck([anchor], ("text",), 0.01)
+    check = FarCheck([anchor], ("text",), 0.01, "known")
     assert not check.is_far({"text": x[0] * (1 + 1e-6)}, [0])
     assert check.is_far({"text": 1e3 * (1 + x.abs().max()) * torch.arange(1.0, x.shape[1] + 1)}, [0])
