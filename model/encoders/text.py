@@ -14,6 +14,14 @@ from torch import Tensor, nn
 from model.encoders.vision import OPEN_CLIP, quiet_loading
 from model.tensor_files import digest_tensors, read_json
 
+TOKENIZERS = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 _POOLER = "pooler."  # of BERT models; not used here and often not stored
 
 
@@ -83,6 +91,8 @@ def _load(folder: Path, name: str, unused: tuple[str, ...]) -> tuple[Any, Any]:
     """Model and tokenizer of a folder; every weight that is used is there."""
     import transformers
 
+    if not any((folder / file).is_file() for file in TOKENIZERS):  # transformers would make an empty one
+        raise ValueError(f"{folder}: no tokenizer there, expected one of {', '.join(TOKENIZERS)}")
     try:
         with quiet_loading():
             model, info = getattr(transformers, name).from_pretrained(
@@ -94,7 +104,7 @@ def _load(folder: Path, name: str, unused: tuple[str, ...]) -> tuple[Any, Any]:
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the kinds vary with what is wrong; the folder is what the user needs to know
-        raise ValueError(f"{folder}: no readable text encoder with tokenizer ({error})") from error
+        raise ValueError(f"{folder}: no readable text encoder ({error})") from error
     missing = sorted(key for key in info["missing_keys"] if not key.startswith(unused))
     if missing or info["mismatched_keys"]:
         raise ValueError(

@@ -100,7 +100,7 @@ def test_what_has_no_text_encoder_raises(bert: Path, clip: Path, repo_root: Path
         load_clip_text(clip)
     for file in bert.glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(ValueError, match="no readable text encoder with tokenizer"):
+    with pytest.raises(ValueError, match="no tokenizer there"):
         load_encoder_folder(bert)
     (bert / "config.json").write_text('{"model_type": "t5", "is_encoder_decoder": true}')
     with pytest.raises(ValueError, match="an encoder-decoder"):
