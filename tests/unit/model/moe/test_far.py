@@ -57,15 +57,15 @@ def test_every_value_is_measured_from_the_other_values_once() -> None:
 
 
 def test_a_question_in_other_words_is_far_only_where_wordings_are_known() -> None:
-    wordings = gaussian(12, 30, 0)
-    asked, other = wordings[:11], wordings[11]
+    wordings = gaussian(60, 30, 0)
+    asked, others = wordings[:20], wordings[20:]
     anchor = Anchor.from_features(0, {"text": asked.repeat(20, 1)})
     found = {}
     for choice in ("new", "known"):
         check = FarCheck([anchor], ("text",), 0.05, choice)
-        found[choice] = check.is_far({"text": other}, [0])
-        assert not check.is_far({"text": asked[3]}, [0]) and check.is_far({"text": other + 1e4}, [0])
-    assert found == {"new": False, "known": True}
+        assert not check.is_far({"text": asked[3]}, [0]) and check.is_far({"text": others[0] + 1e4}, [0])
+        found[choice] = sum(check.is_far({"text": other}, [0]) for other in others)
+    assert found["new"] <= 6 and found["known"] == len(others), found
 
 
 def test_order_of_the_samples_does_not_matter_and_one_clip_says_nothing() -> None:
