@@ -108,6 +108,6 @@ def require_writable(folder: Path) -> None:
     """Raise ValueError before the long work if nothing can be written below `folder`."""
     try:
         write_bytes_atomic(folder / ".writable", b"")
-        (folder / ".writable").unlink()
+        (folder / ".writable").unlink(missing_ok=True)  # another process of this run may have been faster
     except OSError as error:
         raise ValueError(f"{folder}: cannot write here ({error}); choose another output folder") from error

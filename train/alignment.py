@@ -107,7 +107,7 @@ class AlignmentTraining(Training):
         loss: Tensor = self.wrapped(
             [self.prompts[index] for index in piece], [medium.kind for medium in media], outputs
         )
-        self.accelerator.backward(loss * weight)
+        self._differentiate(loss * weight)
         return loss.detach()
 
     def _state(self) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ from train.checkpoints import CheckpointFolder
 from train.config import TrainConfig
 from train.plan import count_steps, epoch_steps, micro_batches
 from train.reporting import Reporting, StepWriter
+from train.zero import ZeroEngine, forget_other_steps
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +81,6 @@ class Training(ABC):
         self.config, self.samples = config, samples
         self.accelerator, self.checkpoint, self.reporting = accelerator, checkpoint, reporting
         self.lengths, self.answer_tokens, self.parameters = lengths, answer_tokens, list(parameters)
-        self.rounds = config.accumulation
         self.step_size = config.per_device_batch * config.accumulation * accelerator.num_processes
         self.steps = count_steps(len(samples), self.step_size, config.epochs)
         self._check_lengths()
@@ -94,7 +95,9 @@ class Training(ABC):
         )
         self.wrapped, self.optimizer = accelerator.prepare(module, optimizer)
         self.schedule = schedule
-        self.deepspeed = accelerator.distributed_type.value == "DEEPSPEED"
+        self.zero: ZeroEngine | None = None  # DeepSpeed's engine, if it drives this training
+        if accelerator.distributed_type.value == "DEEPSPEED":
+            self.zero = ZeroEngine(self.wrapped, module, self.parameters)
 
     @abstractmethod
     def _backward(self, piece: Sequence[int], weight: float, place: tuple[int, int]) -> Tensor:
@@ -155,15 +158,10 @@ class Training(ABC):
         chosen = epoch_steps(self.lengths, self.step_size, config.seed, epoch)[place]
         tokens = sum(self.answer_tokens[index] for index in chosen)
         pieces = micro_batches(chosen, config.per_device_batch, rank, world)
-        if self.deepspeed:  # the engine counts micro-batches, so every step must have the same number
-            pieces += [[]] * (self.rounds - len(pieces))
         total = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
         for turn, piece in enumerate(pieces):
-            weight = world * (self.rounds if self.deepspeed else 1) / tokens if piece else 0.0
-            last = turn + 1 == len(pieces)
-            with (
-                contextlib.nullcontext() if last or self.deepspeed else self.accelerator.no_sync(self.wrapped)
-            ):
+            weight = world / tokens if piece else 0.0  # gradients are averaged over the processes
+            with self._part_of_step(last=turn + 1 == len(pieces)):
                 loss = self._backward(piece or chosen[:1], weight, (step, turn * world + rank))
             total += loss.double() if piece else 0.0
         mean = float(self.accelerator.reduce(total, reduction="sum")) / tokens
@@ -173,18 +171,30 @@ class Training(ABC):
                 f"step {step + 1}: the loss is {mean}; samples of this step: {ids}. The last checkpoint is "
                 f"kept in {self.checkpoint.folder}. Lower the learning rate or use another precision"
             )
-        norm = self._clip()
-        self.optimizer.step()
+        norm = self.zero.step() if self.zero else self._update()
         self.schedule.step()
-        self.optimizer.zero_grad()
         return mean, norm
 
-    def _clip(self) -> float:
-        """Clip the gradient by its global norm; returns the norm before clipping."""
-        if self.deepspeed:  # the engine clips by its own configuration
-            return float("nan")
+    def _part_of_step(self, last: bool) -> AbstractContextManager[None]:
+        """Around a micro-batch's forward and backward; the last one of a step exchanges gradients."""
+        if self.zero:
+            self.zero.last_of_step(last)
+            return contextlib.nullcontext()
+        return contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped)
+
+    def _differentiate(self, loss: Tensor) -> None:
+        """Backward of a weighted loss, on whatever engine."""
+        if self.zero:
+            self.zero.backward(loss)
+        else:
+            self.accelerator.backward(loss)
+
+    def _update(self) -> float:
+        """Clip the gradient by its global norm and take the step; returns the norm before clipping."""
         limit = self.config.max_grad_norm or float("inf")
         norm = self.accelerator.clip_grad_norm_(self.parameters, limit)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         return float(norm) if norm is not None else float("nan")
 
     def _learning_rate(self) -> float:
@@ -203,15 +213,19 @@ class Training(ABC):
                 f"{self.checkpoint.folder}: the checkpoint is of an older version of this code; delete the "
                 "folder to begin this task anew (nothing finished is lost)"
             )
-        if state["processes"] != self.accelerator.num_processes:
+        saved, here = (
+            (state["processes"], state["zero_stage"]),
+            (self.accelerator.num_processes, self._stage()),
+        )
+        if saved != here:
             raise ValueError(
-                f"{self.checkpoint.folder}: saved with {state['processes']} processes, resumed with "
-                f"{self.accelerator.num_processes}; use the same number or delete the folder"
+                f"{self.checkpoint.folder}: saved with {_launch(*saved)}, resumed with {_launch(*here)}; "
+                "start it as before, or delete the folder to begin this task anew"
             )
-        self._load_state(state["learned"])
-        if self.deepspeed:
-            self.wrapped.load_checkpoint(str(self.checkpoint.folder / "deepspeed"), load_module_strict=False)
+        if self.zero:
+            self.zero.load(self.checkpoint.folder / "deepspeed", state["step"])
         else:
+            self._load_state(state["learned"])
             self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         log.info("resuming at step %d of %d from %s", state["step"], self.steps, self.checkpoint.folder)
@@ -219,28 +233,42 @@ class Training(ABC):
 
     def _save(self, step: int) -> None:
         """Write the checkpoint; every process takes part, the main one writes."""
-        if self.deepspeed:
-            self.wrapped.save_checkpoint(
-                str(self.checkpoint.folder / "deepspeed"), tag="last", exclude_frozen_parameters=True
-            )
-        if self.accelerator.is_main_process:
+        main, shares = self.accelerator.is_main_process, self.checkpoint.folder / "deepspeed"
+        learned = self._state() if main or self.zero else {}  # ZeRO puts it together from all processes
+        if self.zero:
+            self.zero.save(shares, step)
+            self.accelerator.wait_for_everyone()  # all shares are there before the record names them
+        if main:
             self.checkpoint.save(
                 {
                     "step": step,
                     "processes": self.accelerator.num_processes,
-                    "learned": self._state(),
-                    "optimizer": None if self.deepspeed else self.optimizer.state_dict(),
+                    "zero_stage": self._stage(),
+                    "learned": learned,
+                    "optimizer": None if self.zero else self.optimizer.state_dict(),
                     "schedule": self.schedule.state_dict(),
                 }
             )
+            forget_other_steps(shares, step)
         self.accelerator.wait_for_everyone()
+
+    def _stage(self) -> int | None:
+        """The ZeRO stage, None without DeepSpeed."""
+        return self.zero.stage if self.zero else None
 
     def _release(self) -> None:
         """Drop the wrappers and gradients, so that the next task starts from a clean model."""
+        if self.zero:
+            self.zero.release()
         self.accelerator.free_memory()
         for parameter in self.parameters:
             parameter.requires_grad_(False)
             parameter.grad = None
+
+
+def _launch(processes: int, stage: int | None) -> str:
+    """How a run was started, for messages."""
+    return f"{processes} processes" + ("" if stage is None else f" under ZeRO-{stage}")
 
 
 class ExpertTraining(Training):
@@ -271,6 +299,8 @@ class ExpertTraining(Training):
             checkpoint,
             reporting,
         )
+        if self.zero:
+            self.zero.watch(self.bank, job.task_id)
 
     def _backward(self, piece: Sequence[int], weight: float, place: tuple[int, int]) -> Tensor:
         """The experts stay chosen while activations are recomputed."""
@@ -282,7 +312,7 @@ class ExpertTraining(Training):
         expert_ids = [self.job.task_id] * len(piece)
         with self.bank.use(expert_ids), self._dropout(place):
             loss: Tensor = self.wrapped(batch, expert_ids)
-            self.accelerator.backward(loss * weight)
+            self._differentiate(loss * weight)
         return loss.detach()
 
     @contextlib.contextmanager
@@ -304,6 +334,8 @@ class ExpertTraining(Training):
             yield
 
     def _state(self) -> dict[str, Tensor]:
+        if self.zero:
+            return dict(zip(self.bank.expected_shapes(), self.zero.whole(), strict=True))
         return self.bank.state(self.job.task_id)
 
     def _load_state(self, state: dict[str, Tensor]) -> None:

@@ -18,6 +18,7 @@ from model.moe.experts import ExpertBank
 from train.config import TrainConfig
 from train.reporting import Reporting
 from train.run_cell import Workshop
+from train.zero import use_gloo_alone
 
 # What a launcher sets, for a process that was started without one.
 ALONE = {
@@ -55,16 +56,18 @@ def make_accelerator(config: TrainConfig, arguments: argparse.Namespace) -> Acce
         settings = read_json(arguments.deepspeed)
         settings.update(
             train_micro_batch_size_per_gpu=config.per_device_batch,
-            gradient_accumulation_steps=config.accumulation,
+            gradient_accumulation_steps=1,  # the training loop says itself where a step ends
             gradient_clipping=config.max_grad_norm,
         )
         for key in ("train_batch_size", "optimizer", "scheduler"):
             settings.pop(key, None)
+        settings.setdefault("zero_force_ds_cpu_optimizer", False)  # one optimiser, wherever its state lies
         for key in ("bf16", "fp16"):
             settings[key] = {"enabled": config.precision == key}
         plugin = DeepSpeedPlugin(hf_ds_config=settings)
         if on_cpu:  # accelerate leaves DeepSpeed out where it is told cpu=True, and knows no backend for it
             handlers.append(InitProcessGroupKwargs(backend="gloo"))
+            use_gloo_alone()
             for name, value in ALONE.items():
                 os.environ.setdefault(name, value)
     precision = None if plugin else {"fp32": "no"}.get(config.precision, config.precision)
