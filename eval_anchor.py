@@ -8,7 +8,8 @@ A file of samples (published flags):
         --num_experts 4 --anchor_save_path output/AVQA/anchors \\
         --expert_weights_save_path output/AVQA/experts --use_anchor_mode
 
-One clip:
+Several processes (torchrun --nproc_per_node 8 eval_anchor.py ...) share the questions; the results are the
+same bytes. One clip:
 
     python eval_anchor.py --clip clip.mp4 --question "What makes the sound?"
 """
@@ -18,15 +19,18 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from data.asking import medium_kind
 from data.command_line import add_backbone_flags, add_data_flags, main_command, open_inputs, read_all
 from data.files import require_writable, write_json_atomic
 from data.run_record import provenance, write_record
+from data.samples import Sample
 from evaluation.anchor_moe import AnchorMoE, Prediction, prediction_json
 from evaluation.answer_book import AnswerBook
 from evaluation.arguments import add_generation_flags, add_router_flags, generation, router_config
+from evaluation.ranks import Ranks, fix_threads, launched
 from train.dry_run import add_dry_run_flags, dry_run
 
 log = logging.getLogger("eval_anchor")
@@ -80,34 +84,52 @@ def main(arguments: argparse.Namespace) -> None:
     else:
         require_writable(arguments.output.parent)
         samples = read_all([arguments.data_path], None, arguments)[arguments.data_path]
-    inputs, backbone, _ = open_inputs(arguments)
+    with launched() as ranks:
+        moe = assemble(arguments, ranks)
+        if arguments.clip is not None:
+            clip = {"audio": arguments.sound, medium_kind(arguments.clip): arguments.clip}
+            show(moe.ask(arguments.question, **clip))
+            return
+        predictions = moe.predict(samples)
+        if ranks.first:
+            write_results(arguments, moe, samples, predictions)
+
+
+def assemble(arguments: argparse.Namespace, ranks: Ranks) -> AnchorMoE:
+    """The trained system; answers are kept beside the results, those about a clip beside the features."""
+    inputs, backbone, preset = open_inputs(arguments)
+    fix_threads(arguments.threads, preset)
     book_file = (
         arguments.output.with_suffix(".answers.jsonl")
         if arguments.output
         else arguments.feature_store / "answers.jsonl"
     )
-    moe = AnchorMoE.assemble(
+    return AnchorMoE.assemble(
         inputs,
         backbone,
         arguments.expert_weights_save_path,
         arguments.anchor_save_path,
         router_config(arguments),
-        AnswerBook(book_file),
+        AnswerBook(book_file, ranks),
         generation(arguments),
         arguments.num_experts,
     )
-    if arguments.clip is not None:
-        clip = {"audio": arguments.sound, medium_kind(arguments.clip): arguments.clip}
-        show(moe.ask(arguments.question, **clip))
-        return
-    predictions = moe.predict(samples)
+
+
+def write_results(
+    arguments: argparse.Namespace,
+    moe: AnchorMoE,
+    samples: Sequence[Sample],
+    predictions: Sequence[Prediction],
+) -> None:
+    """The samples with text and routing added, and the record of the run."""
     write_json_atomic(
         arguments.output, [{**s.raw, **prediction_json(p)} for s, p in zip(samples, predictions, strict=True)]
     )
     identity = {
         "data": str(arguments.data_path),
         "router": vars(router_config(arguments)),
-        "inputs": inputs.identity(),
+        "inputs": moe.inputs.identity(),
     }
     write_record(arguments.output.with_suffix(".run.json"), identity, provenance=provenance())
     log.info("%d answers in %s", len(predictions), arguments.output)

@@ -138,8 +138,11 @@ class AnchorMoE:
         return cls(inputs, answerer, Router(loaded, router))
 
     def route(self, samples: Sequence[Sample]) -> Routing:
-        """Routing of the samples; their clips are encoded if they are not in the store."""
-        self.inputs.encode(samples)
+        """Routing of the samples; their clips are encoded if they are not in the store, by each process its
+        share."""
+        ranks = self.answerer.book.ranks
+        self.inputs.encode(samples, rank=ranks.rank, world=ranks.world)
+        ranks.wait()
         autonomy = self.router.config.router == "autonomy"
         norms = self.answerer.activation_norms(samples) if autonomy else None
         return self.router.route(self.inputs.routing(samples), norms=norms)

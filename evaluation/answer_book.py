@@ -1,50 +1,100 @@
-"""Answers that are kept: an append-only file of JSON lines, so that a restart goes on where a kill stopped
-it.
+"""Answers kept as they come, so that a restart goes on where a kill stopped it, with the same batches.
 
 An answer depends on the sample, the expert and the generation settings only; its key is a hash of the three.
 The same answer therefore serves every stage, every router and every later run.
+
+    answers.jsonl          settled: answers of evaluations that have ended
+    answers.rankR.jsonl    begun: what process R of an evaluation has answered so far
+
+What is still to be answered, and in which batches, follows from the settled answers only. These do not change
+before the end, when all begun answers are settled in the order of the plan, whoever gave them.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data.files import append_line, read_json_lines, sha256_text
+from evaluation.ranks import Ranks
 
 
 class AnswerBook:
     """Key -> answer text, in memory and on disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ranks: Ranks | None = None) -> None:
         """Read what is there; a torn last line is cut off.
 
         Raises:
-            ValueError: the file holds something else.
+            ValueError: a file holds something else.
         """
-        self.path = path
-        self._texts: dict[str, str] = {}
-        for number, line in enumerate(read_json_lines(path), start=1):
-            if not isinstance(line, dict) or not isinstance(line.get("key"), str) or "text" not in line:
-                raise ValueError(
-                    f"{path}, line {number}: expected {{'key', 'text'}}; delete the file to start it anew"
-                )
-            self._texts[line["key"]] = line["text"]
+        self.path, self.ranks = path, ranks or Ranks()
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._settled = _read(path)
+        self._begun = self._read_begun()
+        self.ranks.wait()  # nobody writes while others read
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return len(self._settled.keys() | self._begun.keys())
 
     def get(self, key: str) -> str | None:
         """The answer, or None if it is not known yet."""
-        return self._texts.get(key)
+        return self._settled.get(key, self._begun.get(key))
+
+    def is_settled(self, key: str) -> bool:
+        """Whether the answer is one of an evaluation that has ended."""
+        return key in self._settled
 
     def add(self, key: str, text: str) -> None:
-        """Keep an answer."""
-        if key not in self._texts:
-            self._texts[key] = text
-            append_line(self.path, json.dumps({"key": key, "text": text}, ensure_ascii=False))
+        """Keep an answer in this process's file."""
+        if self.get(key) is None:
+            self._begun[key] = text
+            append_line(self._begun_file(self.ranks.rank), _line(key, text))
+
+    def settle(self, order: Sequence[str]) -> None:
+        """Once all processes are here: settle all begun answers, those of `order` first, in that order."""
+        self.ranks.wait()
+        self._begun |= self._read_begun()
+        self.ranks.wait()
+        keys = dict.fromkeys([*(key for key in order if key in self._begun), *sorted(self._begun)])
+        new = {key: self._begun[key] for key in keys if key not in self._settled}
+        if self.ranks.first:
+            if new:
+                append_line(self.path, "\n".join(_line(key, text) for key, text in new.items()))
+            for file in self._begun_files():
+                file.unlink(missing_ok=True)
+        self.ranks.wait()
+        self._settled |= new
+        self._begun = {}
+
+    def _begun_file(self, rank: int | str) -> Path:
+        return self.path.with_name(f"{self.path.stem}.rank{rank}{self.path.suffix}")
+
+    def _begun_files(self) -> list[Path]:
+        return sorted(self.path.parent.glob(self._begun_file("[0-9]*").name))
+
+    def _read_begun(self) -> dict[str, str]:
+        texts: dict[str, str] = {}
+        for file in self._begun_files():
+            texts |= _read(file)
+        return texts
+
+
+def _read(path: Path) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for number, line in enumerate(read_json_lines(path), start=1):
+        if not isinstance(line, dict) or not isinstance(line.get("key"), str) or "text" not in line:
+            raise ValueError(
+                f"{path}, line {number}: expected {{'key', 'text'}}; delete the file to start it anew"
+            )
+        texts[line["key"]] = line["text"]
+    return texts
+
+
+def _line(key: str, text: str) -> str:
+    return json.dumps({"key": key, "text": text}, ensure_ascii=False)
 
 
 def answer_key(**parts: Any) -> str:

@@ -75,12 +75,28 @@ class Answerer:
     def answer(self, requests: Sequence[Request], title: str = "answering") -> list[str]:
         """Answer texts in the order of the requests; what the book holds is not computed again.
 
-        Each batch is written to the book before the next starts. Equal requests are answered once.
+        Equal requests are answered once. The batches follow from the requests and the settled answers; of
+        several processes each takes every so-many-th. A batch is written to the book before the next starts;
+        one that a kill has torn is computed as a whole again, so that its answers are the same.
         """
         keys = [self.key(request) for request in requests]
-        missing = {
-            key: request for key, request in zip(keys, requests, strict=True) if self.book.get(key) is None
-        }
+        asked = dict(zip(keys, requests, strict=True))
+        plan = self._plan({key: request for key, request in asked.items() if not self.book.is_settled(key)})
+        ranks = self.book.ranks
+        hidden = not (self.generation.progress and ranks.first and plan)
+        with tqdm(total=len(plan), desc=title, unit="batch", disable=hidden) as bar:
+            for number, batch in enumerate(plan):
+                if number % ranks.world == ranks.rank and any(self.book.get(key) is None for key in batch):
+                    for key, text in zip(batch, self._generate([asked[key] for key in batch]), strict=True):
+                        self.book.add(key, text)
+                bar.update()
+        self.book.settle([key for batch in plan for key in batch])
+        texts = [self.book.get(key) for key in keys]
+        assert all(text is not None for text in texts)
+        return [text or "" for text in texts]
+
+    def _plan(self, missing: dict[str, Request]) -> list[list[str]]:
+        """Batches of keys: prompts of like length together, the longest first."""
         order = sorted(
             missing,
             key=lambda key: (
@@ -90,15 +106,7 @@ class Answerer:
             reverse=True,
         )
         size = self.generation.batch_size
-        with tqdm(total=len(order), desc=title, disable=not self.generation.progress or not order) as bar:
-            for start in range(0, len(order), size):
-                batch = order[start : start + size]
-                for key, text in zip(batch, self._generate([missing[key] for key in batch]), strict=True):
-                    self.book.add(key, text)
-                bar.update(len(batch))
-        texts = [self.book.get(key) for key in keys]
-        assert all(text is not None for text in texts)
-        return [text or "" for text in texts]
+        return [order[start : start + size] for start in range(0, len(order), size)]
 
     def _generate(self, requests: Sequence[Request]) -> list[str]:
         tokenizer = self.inputs.tokenizer

@@ -71,6 +71,11 @@ def add_generation_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("answers (greedy)")
     group.add_argument("--batch_size", type=int, default=16, help="rows of a batch, of any experts (16)")
     group.add_argument("--max_new_tokens", type=int, default=32, help="longest answer in tokens (32)")
+    group.add_argument(
+        "--threads",
+        type=int,
+        help="CPU threads of each process; the same number gives the same bits (tiny: 1; else one per core)",
+    )
     add_precision_flags(group)
 
 

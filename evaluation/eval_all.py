@@ -2,7 +2,8 @@
 
     python evaluation/eval_all.py --benchmark data_sample/avqa.json
 
-Answers are kept in RESULTS/answers.jsonl as they come; a restart answers only what is missing.
+Answers are kept beside RESULTS/answers.jsonl as they come; a restart answers only what is missing. Several
+processes (torchrun) share the questions and give the same bytes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 if not __package__:  # run as a file: put the repository's root on the path in place of this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -29,6 +32,7 @@ from evaluation.anchor_moe import bank_config, describe, prediction_json
 from evaluation.answer_book import AnswerBook
 from evaluation.answering import Answerer, Generation
 from evaluation.arguments import add_generation_flags, add_router_flags, generation, router_config
+from evaluation.ranks import Ranks, fix_threads, launched
 from evaluation.report import MethodResult, write_report
 from evaluation.scoring.routing import RoutingRecord
 from evaluation.study import METHODS, Experts, MethodPlan, Planner, accuracy_matrix, expert_files
@@ -82,14 +86,16 @@ def main(arguments: argparse.Namespace) -> None:
     require_writable(arguments.results)
     seeds = [int(seed) for seed in arguments.seeds.replace(",", " ").split()]
     router, settings = router_config(arguments), generation(arguments)
-    with only_run_in(arguments.results):
+    with only_run_in(arguments.results), launched() as ranks:
         tests = read_tests(benchmark, arguments)
         inputs, backbone, preset = open_inputs(arguments)
+        fix_threads(arguments.threads, preset)
         methods = chosen_methods(arguments.methods, preset)
-        inputs.encode([sample for group in tests for sample in group])
+        inputs.encode([sample for group in tests for sample in group], rank=ranks.rank, world=ranks.world)
+        ranks.wait()
         runs = [
             evaluate_seed(
-                seed, benchmark.tasks, tests, methods, inputs, backbone, router, settings, arguments
+                seed, benchmark.tasks, tests, methods, inputs, backbone, router, settings, arguments, ranks
             )
             for seed in seeds
         ]
@@ -98,6 +104,8 @@ def main(arguments: argparse.Namespace) -> None:
             raise ValueError(
                 f"nothing to evaluate: {results[0].note}; train first or correct OUTPUT or EXPERTS"
             )
+        if not ranks.first:
+            return
         record = {
             **provenance(round(time.monotonic() - started, 1)),
             **about(benchmark, arguments, inputs, backbone),
@@ -154,6 +162,7 @@ def about(
         "base_identity": backbone.identity,
         "router": vars(router_config(arguments)),
         "max_new_tokens": arguments.max_new_tokens,
+        "threads": torch.get_num_threads(),
         "failed_answers": arguments.failed_answers,
         "inputs": inputs.identity(),
     }
@@ -169,8 +178,9 @@ def evaluate_seed(
     router: RouterConfig,
     settings: Generation,
     arguments: argparse.Namespace,
+    ranks: Ranks,
 ) -> list[MethodResult]:
-    """All methods of one seed; writes the published results files of anchor_moe."""
+    """All methods of one seed; the first process writes the published results files of anchor_moe."""
     folders = StudyFolders(arguments.output, seed, given_experts=arguments.experts)
     files = [path for method in methods for path in expert_files(tasks, method, folders) if path.is_file()]
     files = list(dict.fromkeys(files))
@@ -178,7 +188,7 @@ def evaluate_seed(
     try:
         experts = Experts.load(bank, files)
         digests = {number: sha256_file(path) for path, number in experts.ids.items()}
-        book = AnswerBook(arguments.results / "answers.jsonl")
+        book = AnswerBook(arguments.results / "answers.jsonl", ranks)
         answerer = Answerer(AnchorLM(backbone.llm, bank), inputs, book, settings, digests)
         planner = Planner(tasks, tests, folders, inputs, experts, router, answerer)
         plans = [planner.plan(method) for method in methods]
@@ -188,7 +198,7 @@ def evaluate_seed(
         for plan in plans:
             answers = [[next(texts) for _ in stage.requests] for stage in plan.stages]
             results.append(method_result(plan, answers, tasks, arguments.failed_answers == "drop"))
-            if plan.name == "anchor_moe" and plan.stages:
+            if plan.name == "anchor_moe" and plan.stages and ranks.first:
                 write_results(arguments.results / ("" if seed == 0 else f"seed_{seed}"), plan, answers, tasks)
         return results
     finally:
