@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Evaluate every stage of every method and write the report. On a cluster: sbatch eval_all_tasks.sh.
+# Evaluate every stage of every method and write the report. On a cluster: sbatch eval_all_tasks.sh, or
+# scripts/slurm/eval.sh.
 #SBATCH --job-name=avqacl-eval
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=8
 #SBATCH --gres=gpu:1
 #SBATCH --time=12:00:00
-#SBATCH --output=logs/slurm-%x-%j.out
+#SBATCH --output=slurm-%x-%j.out
 set -euo pipefail
 
 usage() {
@@ -23,6 +24,7 @@ summary.md and pictures. Answers are kept as they come: started again, it answer
   RESULTS=DIR       results and report (eval_results/NAME)
   METHODS="..."     of anchor_moe oracle sequential joint zero_shot blind (tiny backbone: all; else anchor_moe)
   SEEDS="0 1 2"     seeds (0)
+  LAUNCH="..."      how to start Python, for several processes: LAUNCH="torchrun --nproc_per_node 8"; same bytes
   LOGS=DIR          eval_all_tasks.log and .err (logs)
   PYTHON=FILE       which Python; else the active environment, else .venv, made on first use
 
@@ -46,5 +48,6 @@ arguments=(--checkpoints "${CHECKPOINTS:-checkpoints}" --benchmark "${BENCHMARK:
 [ -z "${RESULTS:-}" ] || arguments+=(--results "$RESULTS")
 [ -z "${METHODS:-}" ] || arguments+=(--methods "$METHODS")
 [ -z "${SEEDS:-}" ] || arguments+=(--seeds "$SEEDS")
+read -r -a launch <<<"${LAUNCH:-$PYTHON}"
 
-run_logged "${LOGS:-logs}/eval_all_tasks" "$PYTHON" evaluation/eval_all.py "${arguments[@]}" "$@"
+run_logged "${LOGS:-logs}/eval_all_tasks" "${launch[@]}" evaluation/eval_all.py "${arguments[@]}" "$@"

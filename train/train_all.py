@@ -1,4 +1,4 @@
-"""Train all tasks of a benchmark, one after another: the command behind train_all_tasks.sh.
+"""Train all tasks of a benchmark: the command behind train_all_tasks.sh.
 
     python train/train_all.py --benchmark data_sample/avqa.json --output output/AVQA --methods anchor_moe
 
@@ -39,7 +39,7 @@ from train.arguments import add_config_flags, add_reporting_flags, train_config
 from train.cells import TRAINED_METHODS, Cell, default_methods, independent, study_cells
 from train.dry_run import add_dry_run_flags, dry_run
 from train.parallel import run_forked
-from train.run_cell import Workshop, check_cell, run_cell
+from train.run_cell import Workshop, check_cell, check_sources, run_cell
 from train.workshop import open_workshop
 
 log = logging.getLogger("train_all")
@@ -112,6 +112,7 @@ def main(arguments: argparse.Namespace) -> None:
         config = train_config(arguments, preset)
         shop = open_workshop(inputs, backbone, config, arguments)
         for seed, group in plans.items():
+            check_sources(group, config.expert_init)
             for cell in group:
                 check_cell(cell, replace(shop, config=replace(config, seed=seed)))
         files = dict.fromkeys(path for cell in cells for path in cell.data)
@@ -120,7 +121,7 @@ def main(arguments: argparse.Namespace) -> None:
         chains = [
             Chain(replace(shop, config=replace(config, seed=seed)), tuple(chain), samples)
             for seed, group in plans.items()
-            for chain in independent(group, config)
+            for chain in independent(group, config.expert_init)
         ]
         outcomes = run_chains(chains, count_jobs(arguments.jobs, shop, preset))
         report(shop, outcomes, time.monotonic() - started)

@@ -26,7 +26,7 @@ ALONE = {
     "LOCAL_RANK": "0",
     "WORLD_SIZE": "1",
     "MASTER_ADDR": "127.0.0.1",
-    "MASTER_PORT": "29511",
+    "MASTER_PORT": "0",  # any free one: nobody else has to find it
 }
 
 
