@@ -1,0 +1,57 @@
+"""Which experts can be trained at the same time."""
+
+from pathlib import Path
+
+import pytest
+
+from data.benchmark import read_benchmark
+from data.folders import StudyFolders
+from train.cells import TRAINED_METHODS, independent, study_cells
+from train.run_cell import check_sources
+from train.train_all import chosen_cells
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def chains(expert_init: str, tmp_path: Path) -> list[list[str]]:
+    benchmark = read_benchmark(ROOT / "data_sample" / "avqa.json")
+    cells = study_cells(benchmark, TRAINED_METHODS, StudyFolders(tmp_path))
+    return [[cell.title for cell in chain] for chain in independent(cells, expert_init)]
+
+
+def test_experts_from_nothing_are_independent_but_for_the_sequential_ones(tmp_path: Path) -> None:
+    made = chains("scratch", tmp_path)
+    assert [f"sequential task {task}" for task in range(4)] in made
+    assert sorted(len(chain) for chain in made) == [1] * 9 + [4]  # anchor_moe, blind, joint; sequential
+
+
+@pytest.mark.parametrize("expert_init", ["previous", "nearest", "mean"])
+def test_experts_that_start_from_earlier_ones_follow_them(expert_init: str, tmp_path: Path) -> None:
+    made = chains(expert_init, tmp_path)
+    assert [len(chain) for chain in made] == [4, 4, 1, 4]
+    assert all(len({title.split()[0] for title in chain}) == 1 for chain in made)
+
+
+def test_tasks_are_chosen_by_number(tmp_path: Path) -> None:
+    benchmark = read_benchmark(ROOT / "data_sample" / "avqa.json")
+    cells = study_cells(benchmark, ("anchor_moe", "joint"), StudyFolders(tmp_path))
+    assert chosen_cells(cells, None) == cells
+    assert [cell.title for cell in chosen_cells(cells, "3, 1")] == [
+        "anchor_moe task 1",
+        "anchor_moe task 3",
+        "joint task 3",
+    ]
+    with pytest.raises(ValueError, match="'4', expected some of 0, 1, 2, 3"):
+        chosen_cells(cells, "4")
+
+
+def test_a_task_whose_starting_point_is_not_there_is_refused(tmp_path: Path) -> None:
+    benchmark = read_benchmark(ROOT / "data_sample" / "avqa.json")
+    cells = study_cells(benchmark, ("anchor_moe",), StudyFolders(tmp_path))
+    check_sources(cells, "nearest")
+    check_sources(cells[2:], "scratch")
+    with pytest.raises(ValueError, match=r"expert_task_0\.pt: anchor_moe task 2 starts from it"):
+        check_sources(cells[2:], "nearest")
+    cells[1].expert.parent.mkdir(parents=True)
+    cells[1].expert.touch()
+    check_sources(cells[2:], "previous")
