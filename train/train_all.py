@@ -172,8 +172,8 @@ def count_jobs(asked: int | None, shop: Workshop, preset: str) -> int:
         return len(os.sched_getaffinity(0)) if alone and preset == "tiny" else 0
     if asked < 0 or (asked and not alone):
         raise ValueError(
-            f"--jobs {asked}: methods and seeds are trained side by side in one launch on a CPU only; leave "
-            "the flag out (several GPUs: LAUNCH=, see --help)"
+            f"--jobs {asked}: experts are trained side by side in one launch on a CPU only; leave "
+            "the flag out (GPUs: docs/cluster.md)"
         )
     return asked
 

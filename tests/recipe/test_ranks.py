@@ -1,5 +1,5 @@
-"""Two processes learn what one learns at the same global batch: in float32, float64 and under ZeRO, interrupted
-and resumed, one expert after the other."""
+"""Two processes learn what one learns at the same global batch: in float32, in float64 and under ZeRO; each
+expert is interrupted and resumed."""
 
 from __future__ import annotations
 

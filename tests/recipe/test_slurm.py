@@ -1,4 +1,4 @@
-"""The Slurm scripts, run by stand-ins for Slurm's commands: the bytes are those of the drivers run one by one.
+"""The Slurm scripts, run by stand-ins for Slurm's commands: the same bytes as the drivers run one by one.
 
 Evaluation runs on two processes, one of which is killed; started again, it ends as if nothing had happened.
 """
