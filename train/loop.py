@@ -213,10 +213,8 @@ class Training(ABC):
                 f"{self.checkpoint.folder}: the checkpoint is of an older version of this code; delete the "
                 "folder to begin this task anew (nothing finished is lost)"
             )
-        saved, here = (
-            (state["processes"], state["zero_stage"]),
-            (self.accelerator.num_processes, self._stage()),
-        )
+        saved = state["processes"], state.get("zero_stage")
+        here = self.accelerator.num_processes, self._stage()
         if saved != here:
             raise ValueError(
                 f"{self.checkpoint.folder}: saved with {_launch(*saved)}, resumed with {_launch(*here)}; "

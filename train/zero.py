@@ -97,7 +97,7 @@ class ZeroEngine:
                 if old is None:
                     continue
                 if id(old) not in made:
-                    made[id(old)] = _plain(old, learned.get(id(old)))
+                    made[id(old)] = _plain(old, learned.get(id(old)), self.engine.device)
                 module._parameters[name] = made[id(old)]
             module._parameters = dict(module._parameters)  # the engine's own kind of dictionary goes
             for left in ("_original_parameters", "_external_params", "ds_external_parameters"):
@@ -123,13 +123,13 @@ def _tag(step: int) -> str:
     return f"step{step}"
 
 
-def _plain(old: nn.Parameter, learned: Tensor | None) -> nn.Parameter:
+def _plain(old: nn.Parameter, learned: Tensor | None, device: torch.device) -> nn.Parameter:
     """A parameter without anything of the engine's; `learned` are its values if it was trained."""
     if learned is not None:
-        return nn.Parameter(learned.to(old.device), requires_grad=False)
+        return nn.Parameter(learned.to(device), requires_grad=False)
     if not hasattr(old, "ds_id"):
         return old
     from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
     with GatheredParameters([old]), torch.no_grad():
-        return nn.Parameter(old.detach().clone(), requires_grad=False)
+        return nn.Parameter(old.detach().to(device, copy=True), requires_grad=False)

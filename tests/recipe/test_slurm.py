@@ -18,7 +18,7 @@ from tests.recipe.studies import ROOT, Study
 
 pytestmark = pytest.mark.recipe
 STAND_INS = ROOT / "tests" / "recipe" / "slurm"
-TRAIN = ("--quiet", "--num_train_epochs", "1", "--expert_rank", "4")
+TRAIN = ("--quiet", "--num_train_epochs", "1", "--expert_rank", "4", "--expert_init", "scratch")
 EVALUATE = ("--quiet", "--batch_size", "2")
 
 
