@@ -54,7 +54,7 @@ def submit(study: Study, *command: str, **variables: str) -> subprocess.Popen[st
 
 
 def finish(job: subprocess.Popen[str]) -> None:
-    printed, _ = job.communicate(timeout=300)
+    printed, _ = job.communicate(timeout=900)
     assert job.returncode == 0, printed
 
 
@@ -96,7 +96,7 @@ def test_two_processes_of_which_one_is_killed_evaluate_as_one_does(plain: Study)
     while job.poll() is None and not (begun.is_file() and begun.stat().st_size):
         time.sleep(0.01)
     os.kill(process_of_rank(1, study), signal.SIGKILL)
-    job.communicate(timeout=300)
+    job.communicate(timeout=900)
     assert job.returncode != 0
     assert begun.is_file()
     finish(submit(study, script, *EVALUATE, OUTPUT=output, PROCESSES="2"))
