@@ -120,6 +120,7 @@ def open_inputs(arguments: argparse.Namespace) -> tuple[Inputs, Backbone, str]:
         bits=chosen.bits,
         attn_implementation=chosen.attn_implementation,
         towers=chosen.towers,
+        prefixes=chosen.prefixes,
     )
     layer = backbone.config.get("mm_vision_select_layer")
     if arguments.mm_vision_select_layer not in (None, layer):

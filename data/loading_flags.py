@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import torch
 
 from model.language_model.loading import ATTENTION, BITS, Loading
+from model.language_model.prefix import PrefixBounds
+
+GB = 1e9
+
+
+class MemoryAndDisk(argparse.Action):
+    """One or two numbers."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any
+    ) -> None:
+        if len(values) > 2:
+            raise argparse.ArgumentError(self, f"got {len(values)} numbers, expected memory and disk")
+        setattr(namespace, self.dest, tuple(values))
 
 
 def boolean(text: str) -> bool:
@@ -53,6 +68,17 @@ def add_loading_flags(group: argparse._ArgumentGroup) -> None:
         "for training and evaluation (fp32)",
     )
 
+    group.add_argument(
+        "--prefix_cache_gb",
+        type=float,
+        nargs="+",
+        action=MemoryAndDisk,
+        default=(1.0,),
+        metavar="GB",
+        help="keys and values of prompts up to the experts' tokens (--expert_tokens text, answer): kept in "
+        "memory and, second number, beside the feature store on disk (1 0)",
+    )
+
 
 def loading(arguments: argparse.Namespace) -> Loading:
     """How the flags want the LLM loaded. Raises ValueError for --bf16 with --fp16."""
@@ -61,4 +87,6 @@ def loading(arguments: argparse.Namespace) -> Loading:
         raise ValueError("--bf16 and --fp16 exclude each other; give one")
     dtype = torch.bfloat16 if bf16 else torch.float16 if fp16 else torch.float32
     towers = torch.bfloat16 if arguments.tower_precision == "bf16" else torch.float32
-    return Loading(dtype, arguments.bits, arguments.attn_implementation, towers)
+    memory, disk = (*arguments.prefix_cache_gb, 0.0)[:2]
+    prefixes = PrefixBounds(round(memory * GB), round(disk * GB), arguments.feature_store)
+    return Loading(dtype, arguments.bits, arguments.attn_implementation, towers, prefixes)

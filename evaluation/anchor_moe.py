@@ -129,7 +129,7 @@ class AnchorMoE:
             bank.load(task, path)
         loaded = [load_anchor(stored_anchor(anchors, task), task, backbone.identity) for task in tasks]
         answerer = Answerer(
-            AnchorLM(backbone.llm, bank),
+            AnchorLM(backbone.llm, bank, backbone.loading.prefixes),
             inputs,
             book,
             generation or Generation(progress=not inputs.quiet),

@@ -189,7 +189,9 @@ def evaluate_seed(
         experts = Experts.load(bank, files)
         digests = {number: sha256_file(path) for path, number in experts.ids.items()}
         book = AnswerBook(arguments.results / "answers.jsonl", ranks)
-        answerer = Answerer(AnchorLM(backbone.llm, bank), inputs, book, settings, digests)
+        answerer = Answerer(
+            AnchorLM(backbone.llm, bank, backbone.loading.prefixes), inputs, book, settings, digests
+        )
         planner = Planner(tasks, tests, folders, inputs, experts, router, answerer)
         plans = [planner.plan(method) for method in methods]
         requests = [request for plan in plans for stage in plan.stages for request in stage.requests]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from data.workload import Workload
+from model.language_model.prefix import BOUND
 from model.moe.expert_sites import ExpertConfig
 from model.planning.flops import (
     aligner_flops,
@@ -142,11 +143,13 @@ def make_budget(
     asking: Asking,
     bits: int = 16,
     attn_implementation: str = "sdpa",
+    prefix_bound: int = BOUND,
 ) -> Budget:
-    """Apply the formulas; `bits` and `attn_implementation` are of the configured run, see Loading."""
+    """Apply the formulas; `bits` and `attn_implementation` are of the configured run, see Loading; prefixes
+    are kept in `prefix_bound` bytes of memory."""
     llm, b = sizes.llm, BYTES[config.precision]
     distinct = {"all": 0, "text": workload.contexts, "answer": workload.prompts}[config.expert.tokens]
-    kept = kept_prefixes(llm, config.expert, workload.longest, distinct, b)
+    kept = kept_prefixes(llm, config.expert, workload.longest, distinct, b, prefix_bound)
     past, _ = workload.longest.scope(config.expert.tokens)
     clip, sound = stored_bytes(sizes, chunks=asking.chunks, bytes_per_number=b)
     flops = _flops(sizes, config, workload, asking)
@@ -168,7 +171,7 @@ def make_budget(
             prefixes=kept,
         ),
         training=tuple(
-            _memory_row(sizes, config, workload, kind, name, gpus, distinct)
+            _memory_row(sizes, config, workload, kind, name, gpus, distinct, prefix_bound)
             for kind in kinds
             for name in FORMATS
             if kind == "lora" or FORMATS[name][0] == 16  # a full expert starts as a copy of the weights
@@ -205,11 +208,12 @@ def _memory_row(
     name: str,
     gpus: int,
     distinct: int,
+    prefix_bound: int,
 ) -> MemoryRow:
     """All strategies; quantised weights are not divided, so they have the plain one only."""
     expert: ExpertConfig = replace(config.expert, kind=kind)
     bits, b = FORMATS[name]
-    kept = kept_prefixes(sizes.llm, expert, workload.longest, distinct, b)
+    kept = kept_prefixes(sizes.llm, expert, workload.longest, distinct, b, prefix_bound)
     by_strategy = {
         strategy: training_memory(
             sizes,

@@ -101,7 +101,14 @@ def plan(
         tokenizer=tokenizer,
     )
     budget = make_budget(
-        sizes, configuration(arguments, preset), workload, machine, asking, chosen.bits, chosen.kernel
+        sizes,
+        configuration(arguments, preset),
+        workload,
+        machine,
+        asking,
+        chosen.bits,
+        chosen.kernel,
+        chosen.prefixes.memory,
     )
     return budget, source
 

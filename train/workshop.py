@@ -37,7 +37,7 @@ def open_workshop(
     accelerator = make_accelerator(config, arguments)
     torch.backends.cuda.matmul.allow_tf32 = arguments.tf32
     bank = ExpertBank(backbone.llm, config.expert, backbone.identity)
-    model = AnchorLM(backbone.llm, bank).to(accelerator.device)
+    model = AnchorLM(backbone.llm, bank, backbone.loading.prefixes).to(accelerator.device)
     if config.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     reporting = Reporting(

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint, noop_context_fn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from model.language_model.prefix import PrefixCache, stack_prefixes, unstack_cache
+from model.language_model.prefix import PrefixBounds, PrefixCache, stack_prefixes, unstack_cache
 from model.language_model.splice import IGNORE, PromptBatch, Spliced, splice, split_at_answer, split_at_media
 from model.moe.autonomy import record_activations
 from model.moe.experts import NO_EXPERT, ExpertBank
@@ -45,14 +45,17 @@ class AnchorLM(nn.Module):
     Args:
         llm: transformers causal LM; its linear layers may have been replaced by the bank.
         bank: the experts; None for the bare backbone.
+        prefixes: how much of what experts leave alone is kept.
     """
 
-    def __init__(self, llm: PreTrainedModel, bank: ExpertBank | None = None) -> None:
+    def __init__(
+        self, llm: PreTrainedModel, bank: ExpertBank | None = None, prefixes: PrefixBounds | None = None
+    ) -> None:
         super().__init__()
         self.llm = llm
         self.bank = bank
         self.checkpointing = False
-        self.prefixes = PrefixCache(self._prefix)
+        self.prefixes = PrefixCache(self._prefix, prefixes)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "AnchorLM":

@@ -36,6 +36,7 @@ from model.encoders.projector import build_projector
 from model.encoders.vision import OPEN_CLIP, VisionTower, quiet_loading
 from model.language_model.families import read_config, read_llm, read_tokenizer
 from model.language_model.loading import Loading
+from model.language_model.prefix import PrefixBounds
 from model.tensor_files import digest_tensors, read_json, read_tensors, read_weights
 
 logger = logging.getLogger(__name__)
@@ -136,6 +137,7 @@ def load_backbone(
     bits: int = 16,
     attn_implementation: str | None = None,
     towers: torch.dtype = torch.float32,
+    prefixes: PrefixBounds | None = None,
     shapes_only: bool = False,
 ) -> Backbone:
     """Load everything once, strictly: each stored tensor is used or named as ignorable, each needed one is
@@ -143,6 +145,7 @@ def load_backbone(
 
     Args:
         dtype, bits, attn_implementation: of the LLM, see Loading. towers: of the encoders' products.
+        prefixes: bounds of what is kept, for `AnchorLM`.
         qformer: Q-Former sizes where config.json has no `audio_qformer`; without both the published sizes
         hold.
         shapes_only: all is checked and identified, but the LLM's parameters stay on the meta device: seconds
@@ -151,7 +154,10 @@ def load_backbone(
     Raises: ValueError naming file or folder and what is missing, unexpected, unreadable or of the wrong size,
     or what this machine lacks for `bits` or `attn_implementation`.
     """
-    loading, device = Loading(dtype, bits, attn_implementation, towers), torch.device(device)
+    loading, device = (
+        Loading(dtype, bits, attn_implementation, towers, prefixes or PrefixBounds()),
+        torch.device(device),
+    )
     loading.check(device)
     base = Path(paths.base)
     config = read_json(base / "config.json")

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from model.language_model import block_attention
+from model.language_model.prefix import PrefixBounds
 
 BITS = (16, 8, 4)
 ATTENTION = ("eager", "sdpa", "flash_attention_2", block_attention.NAME)
@@ -28,6 +29,7 @@ class Loading:
     bits: int = 16  # 8 or 4: quantised linear layers; 16: none
     attn_implementation: str | None = None  # one of ATTENTION; None leaves it to transformers (sdpa)
     towers: torch.dtype = torch.float32  # of the matrix products of towers, projector and aligner
+    prefixes: PrefixBounds = PrefixBounds()  # of what experts leave alone; no effect on results
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value that is not known."""

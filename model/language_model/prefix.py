@@ -18,6 +18,7 @@ import tempfile
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,31 +29,45 @@ from transformers.cache_utils import DynamicLayer
 BOUND = 2**30  # bytes of prefixes that are kept at most
 
 
+@dataclass(frozen=True)
+class PrefixBounds:
+    """How many bytes of prefixes are kept; without effect on results."""
+
+    memory: int = BOUND  # where the LLM is; the last prefix is kept whatever its size
+    disk: int = 0  # for what memory has no room for
+    folder: Path | None = None  # of a temporary file per prefix, removed with the cache
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for bounds that make no sense."""
+        if self.memory < 0 or self.disk < 0:
+            raise ValueError(
+                f"--prefix_cache_gb: got {self.memory / 1e9:g} and {self.disk / 1e9:g}, expected at least 0"
+            )
+        if self.disk and self.folder is None:
+            raise ValueError("prefixes on disk need a folder")
+
+
 class PrefixCache:
     """Least recently used prefixes within a bound in bytes; what no longer fits goes to disk, if it may.
 
     Args:
         compute: ids and media tokens of one prefix -> its keys and values (2 N, H, P, K).
-        bound: bytes that are kept in memory at most; the last prefix is kept whatever its size.
-        disk: folder for a temporary file per prefix, removed with the cache. disk_bound: their bytes.
+        bounds: bytes that are kept at most.
     """
 
     def __init__(
         self,
         compute: Callable[[Tensor, Sequence[Tensor]], Tensor],
-        bound: int = BOUND,
-        disk: Path | None = None,
-        disk_bound: int = 0,
+        bounds: PrefixBounds | None = None,
     ) -> None:
-        self.compute, self.bound, self.size = compute, bound, 0
-        self.disk_bound, self.disk_size = disk_bound, 0
+        self.compute, self.bounds = compute, bounds or PrefixBounds()
+        self.size = self.disk_size = 0
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
         self._files: dict[str, tuple[Path, torch.device]] = {}
         self._folder: Path | None = None
-        if disk_bound:
-            assert disk is not None
-            disk.mkdir(parents=True, exist_ok=True)
-            self._folder = Path(tempfile.mkdtemp(prefix="prefixes_", dir=disk))
+        if self.bounds.disk and self.bounds.folder is not None:
+            self.bounds.folder.mkdir(parents=True, exist_ok=True)
+            self._folder = Path(tempfile.mkdtemp(prefix="prefixes_", dir=self.bounds.folder))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def get(self, ids: Tensor, media: Sequence[Tensor]) -> Tensor:
@@ -71,14 +86,14 @@ class PrefixCache:
             made = self.compute(ids, media)
         self._kept[key] = made
         self.size += _bytes(made)
-        while self.size > self.bound and len(self._kept) > 1:
+        while self.size > self.bounds.memory and len(self._kept) > 1:
             name, dropped = self._kept.popitem(last=False)
             self.size -= _bytes(dropped)
             self._to_disk(name, dropped)
         return made
 
     def _to_disk(self, key: str, prefix: Tensor) -> None:
-        if self._folder is None or key in self._files or self.disk_size + _bytes(prefix) > self.disk_bound:
+        if self._folder is None or key in self._files or self.disk_size + _bytes(prefix) > self.bounds.disk:
             return
         path = self._folder / f"{key}_{os.getpid()}.pt"  # forked processes share the folder
         torch.save(prefix, path)

@@ -75,10 +75,12 @@ def prefix_bytes(llm: LLMSizes, tokens: int, bytes_per_number: int) -> int:
     return 2 * llm.layers * tokens * llm.keys * bytes_per_number
 
 
-def kept_prefixes(llm: LLMSizes, expert: ExpertConfig, prompt: PromptTokens, distinct: int, b: int) -> int:
-    """How many of the distinct prefixes fit into the bound of the prefix cache, at least one."""
+def kept_prefixes(
+    llm: LLMSizes, expert: ExpertConfig, prompt: PromptTokens, distinct: int, b: int, bound: int = BOUND
+) -> int:
+    """How many of the distinct prefixes fit into `bound` bytes of memory, at least one."""
     past, _ = prompt.scope(expert.tokens)
-    return min(distinct, max(1, BOUND // max(1, prefix_bytes(llm, past, b)))) if past else 0
+    return min(distinct, max(1, bound // max(1, prefix_bytes(llm, past, b)))) if past else 0
 
 
 def layer_activations(

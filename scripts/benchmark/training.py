@@ -24,7 +24,7 @@ import torch
 from data.command_line import main_command
 from data.samples import Sample
 from model.language_model.backbone import BackbonePaths
-from model.language_model.prefix import PrefixCache
+from model.language_model.prefix import PrefixBounds, PrefixCache
 from model.moe.experts import ExpertConfig
 from scripts.benchmark.mid import write_mid, write_questions
 from scripts.benchmark.published import BATCH, PublishedRecipe
@@ -101,7 +101,7 @@ def our_cost(
     with opened(paths, store, ExpertConfig(tokens=tokens), ours=True) as room:
         encoding = seconds(lambda: room.inputs.encode(samples)) / len(samples)
         if not kept:
-            room.model.prefixes = PrefixCache(room.model._prefix, bound=0)
+            room.model.prefixes = PrefixCache(room.model._prefix, PrefixBounds(memory=0))
         room.model.train()
         parameters = room.bank.train_only(0)
         optimizer = torch.optim.AdamW(parameters, lr=2e-4, fused=True)

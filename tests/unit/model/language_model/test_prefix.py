@@ -9,7 +9,7 @@ import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from model.language_model.anchor_lm import AnchorLM
-from model.language_model.prefix import PrefixCache
+from model.language_model.prefix import PrefixBounds, PrefixCache
 from model.language_model.splice import IGNORE, PromptBatch
 from model.moe.experts import NO_EXPERT, ExpertBank, ExpertConfig
 
@@ -150,7 +150,7 @@ def test_prefixes_are_computed_once_and_bounded() -> None:
         calls.append(int(ids[0]))
         return torch.zeros(2, 1, 5, 4)
 
-    cache = PrefixCache(compute, bound=2 * 160)  # type: ignore[arg-type]
+    cache = PrefixCache(compute, PrefixBounds(memory=2 * 160))  # type: ignore[arg-type]
     for number in (1, 2, 1, 3, 1, 2):
         cache.get(torch.tensor([number]), [torch.ones(2, 3)])
     assert calls == [1, 2, 3, 2], "two fit: 2 was dropped for 3, and came back"
@@ -166,7 +166,7 @@ def test_what_does_not_fit_goes_to_disk_and_comes_back(tmp_path: Path) -> None:
         made.append(int(ids))
         return torch.full((4, 1, 2, 2), float(ids))  # 64 bytes
 
-    cache = PrefixCache(compute, bound=64, disk=tmp_path / "d", disk_bound=128)
+    cache = PrefixCache(compute, PrefixBounds(memory=64, disk=128, folder=tmp_path / "d"))
     for number in (0, 1, 2, 3, 0, 1, 3, 2):
         assert cache.get(torch.tensor([number]), []).unique().item() == number
         assert cache.size <= 64 and cache.disk_size <= 128
