@@ -55,14 +55,20 @@ def summarise(results: Results, baseline: str) -> dict[str, Any]:
 
 
 def gain(scores: Mapping[str, Any], base: Mapping[str, Any]) -> float:
-    """delta-m; NaN, printed as -, where a baseline score is 0, so that no share of it can be taken."""
-    if any(value == 0 for metrics in base.values() for value in metrics.values()):
+    """delta-m; NaN, printed as -, where a score is not defined, or a baseline score is 0, so that no share of
+    it can be taken.
+    """
+    values = [value for metrics in base.values() for value in metrics.values()]
+    mine = [value for metrics in scores.values() for value in metrics.values()]
+    if 0 in values or None in values or None in mine:
         return float("nan")
     return delta_m(scores, base)
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean and sample standard deviation (0 for one value)."""
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and sample standard deviation (0 for one value); None where a value is not defined."""
+    if any(math.isnan(value) for value in values):
+        return {"mean": None, "std": None}
     std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return {"mean": float(np.mean(values)), "std": std}
 
@@ -99,7 +105,9 @@ def _legend(summary: Mapping[str, Any]) -> str:
     return f"Seeds {', '.join(map(str, seeds))}; baseline {summary['baseline']}; {summary['formula']}"
 
 
-def _printed(metric: str, value: float) -> float:
+def _printed(metric: str, value: float | None) -> float:
+    if value is None:
+        return float("nan")
     return 100 * value if metric in PERCENT else value
 
 
@@ -110,8 +118,8 @@ def _heading(column: str) -> str:
     return f"{metric} ({ARROWS[HIGHER_IS_BETTER[task][metric]]})"
 
 
-def _cell(column: str, value: Mapping[str, float]) -> str:
-    if math.isnan(value["mean"]):
+def _cell(column: str, value: Mapping[str, float | None]) -> str:
+    if value["mean"] is None:
         return MISSING
     digits = 4 if "err" in column else 2
     text = f"{value['mean']:.{digits}f}"

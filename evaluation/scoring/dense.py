@@ -1,7 +1,7 @@
 """Scores of dense tasks, accumulated over batches: segmentation, depth, surface normals; and delta-m.
 
 Letters: B images, C classes, H, W pixels. Ignored labels are -1; depth 0 and normal (0, 0, 0) mean that
-nothing was measured. A score over no pixel at all is NaN.
+nothing was measured. A score over no pixel at all is NaN (null in result files).
 """
 
 from collections.abc import Mapping, Sequence

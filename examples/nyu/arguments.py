@@ -78,14 +78,14 @@ def add_training_flags(group: Any) -> None:
     group.add_argument("--seed", type=int, default=SAME, help="(0)")
     group.add_argument("--aug", action="store_true", default=SAME, help="random zoom and flip")
     group.add_argument(
-        "--recompute_shared",
-        action="store_true",
+        "--recompute",
+        action=argparse.BooleanOptionalAction,
         default=SAME,
-        help="less memory: the shared experts run twice, the result is the same",
+        help="encoders run all but their last stage again: less memory, the same result (yes)",
     )
-    for name in ("bf16", "fp16"):
+    for name, value in (("bf16", "bf16"), ("fp16", "fp16"), ("fp32", "no")):
         group.add_argument(
-            f"--{name}", dest="precision", action="store_const", const=name, default=SAME, help=f"in {name}"
+            f"--{name}", dest="precision", action="store_const", const=value, default=SAME, help=f"in {name}"
         )
     group.add_argument("--optim", choices=list(OPTIMISERS), default=SAME, help="(adam)")
     group.add_argument("--scheduler", choices=SCHEDULES, default=SAME, help="(step)")

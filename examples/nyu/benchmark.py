@@ -3,22 +3,34 @@
     python benchmark.py --size 288 384 --threads 2
 
 Published: all experts' features stacked and concatenated for each task, dense dilated ASPP, one graph over
-all tasks, fp32. Ours: no stack, taps that reach the map only, task by task; in fp32, in fp32 with
---recompute_shared (lean), in bf16. ResNet-50,
---num_experts 1 1, batch 2 by default. A step is forward and backward. Each side runs in a process of its own,
-whose largest memory is reported; gradients of ours in fp32 are compared tensor by tensor, relative to the
-largest entry.
+all tasks, fp32. Ours: no stack, taps that reach the map only, task by task, all but the encoders' last stages
+recomputed; in fp32, in fp32 with --no-recompute (kept), in bf16. ResNet-50, --num_experts 1 1, batch 2 by
+default. A step is forward and backward.
+
+Each side runs in a process of its own. Peak: the most that process ever held, Python and libraries included;
+start: what it held before its first step (libraries, weights). Processor seconds are of all threads, and
+change less than the others where the machine has other work.
+
+Gradients of ours in fp32 are compared with the published ones: over all parameters as one vector, and in the
+worst single tensor, ||ours - published|| / ||published||. A tensor whose gradient is a small difference of
+large numbers (the pooled branch of the ASPP normalises over no more values than the batch has images) holds
+little but rounding; --exact therefore runs both sides in float64 as well, where they must agree, and shows
+how far the published side in fp32 is from itself in float64.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 if not __package__:  # run as a file: put the repository's root on the path in place of this folder
@@ -36,7 +48,9 @@ from model.mtl.dilated import ReachingConv2d
 from train.mtl.trainer import Trainer
 from train.reporting import Reporting
 
-SIDES = ("published", "ours", "ours_lean", "ours_bf16")
+SIDES = ("published", "ours", "ours_kept", "ours_bf16")
+EXACT = ("published_fp64", "ours_fp64")
+COMPARED = (*SIDES[:2], *EXACT)
 EPS = 1e-8
 
 
@@ -51,7 +65,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--encoder", choices=("resnet50", "plain"), default="resnet50", help="(resnet50)")
     parser.add_argument("--steps", type=int, default=3, help="timed steps, after one that is not (3)")
     parser.add_argument("--threads", type=int, default=2, help="(2)")
-    parser.add_argument("--side", choices=SIDES, help="one side only, in this process")
+    parser.add_argument("--exact", action="store_true", help="compare in float64 too")
+    parser.add_argument("--side", choices=(*SIDES, *EXACT), help="one side only, in this process")
     parser.add_argument("--gradients", type=Path, help=argparse.SUPPRESS)
     return parser
 
@@ -61,63 +76,95 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.side is not None:
         print(json.dumps(run_side(arguments)))
         return
+    sides = (*SIDES, *EXACT) if arguments.exact else SIDES
     with tempfile.TemporaryDirectory() as place:
         found = {}
-        for side in SIDES:
-            extra = ["--side", side]
-            if side in SIDES[:2]:
-                extra += ["--gradients", f"{place}/{side}.pt"]
-            done = subprocess.run(
-                [sys.executable, __file__, *sys.argv[1:], *extra], capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                raise ValueError(f"{side} failed: {done.stderr.strip()[-800:]}")
-            found[side] = json.loads(done.stdout.strip().splitlines()[-1])
-            seconds, peak = found[side]["seconds"], found[side]["peak_gib"]
-            print(f"{side:<10} {seconds:8.2f} s a step, {peak:6.2f} GiB at most", flush=True)
-        error = largest_error(*(torch.load(f"{place}/{side}.pt") for side in SIDES[:2]))
+        for side in sides:
+            found[side] = in_own_process(side, Path(place))
+            print(f"{side:<15}{as_line(found[side])}", flush=True)
+        pairs = [("ours", "published")]
+        if arguments.exact:
+            pairs += [("published", "published_fp64"), ("ours_fp64", "published_fp64")]
+        for pair in pairs:
+            both = (torch.load(f"{place}/{side}.pt", mmap=True) for side in pair)
+            print(f"gradients, {pair[0]} against {pair[1]}: {differences(*both)}")
     base = found["published"]
     for side in SIDES[1:]:
-        speed = base["seconds"] / found[side]["seconds"]
-        memory = found[side]["peak_gib"] / base["peak_gib"]
-        print(f"{side:<10} {speed:.2f} times as fast, {memory:.2f} of the memory")
-    print(f"gradients  {error:.1e} off at most, relative to the largest entry of each tensor")
+        ratios = {name: base[name] / found[side][name] for name in base}
+        print(
+            f"{side:<15}{ratios['seconds']:.2f} times as fast ({ratios['processor']:.2f} by processor time), "
+            f"{1 / ratios['peak']:.2f} of the memory ({1 / ratios['step']:.2f} of what the step adds)"
+        )
+
+
+def in_own_process(side: str, place: Path) -> dict[str, float]:
+    """What `run_side` finds, run with this command's flags in a new process."""
+    extra = ["--side", side, *(["--gradients", f"{place}/{side}.pt"] if side in COMPARED else [])]
+    done = subprocess.run(
+        [sys.executable, __file__, *sys.argv[1:], *extra], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ValueError(f"{side} failed: {done.stderr.strip()[-800:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def as_line(found: Mapping[str, float]) -> str:
+    """Times and memory of a side."""
+    return (
+        f"{found['seconds']:8.2f} s a step, {found['processor']:8.2f} s of processors, peak "
+        f"{found['peak']:5.2f} GiB, {found['step']:5.2f} above the start"
+    )
 
 
 def run_side(arguments: argparse.Namespace) -> dict[str, float]:
-    """Median time of a step and the largest memory of this process."""
+    """Median times of a step, and the largest memory of this process in GiB."""
     torch.set_num_threads(arguments.threads)
-    half = arguments.side == "ours_bf16"
+    side, double = arguments.side, arguments.side in EXACT
     config = StudyConfig(
         arch="AOEMTL",
         encoder=arguments.encoder,
         pretrained="none",
         num_experts=tuple(arguments.num_experts),
         img_size=(3, *arguments.size),
-        precision="bf16" if half else "no",
-        recompute_shared=arguments.side == "ours_lean",
+        precision="bf16" if side == "ours_bf16" else "no",
+        recompute=side != "ours_kept" and not side.startswith("published"),
     )
     accelerator = Accelerator(cpu=True, mixed_precision=config.precision)
     trainer = make_trainer(config, accelerator, Reporting())
-    batch = random_batch(arguments.batch, *arguments.size)
-
-    if arguments.side == "published":
+    inputs, targets = random_batch(arguments.batch, *arguments.size)
+    if double:
+        trainer.model.double()
+        inputs, targets = inputs.double(), {task: target.double() for task, target in targets.items()}
+    step: Callable[..., object] = trainer.backward
+    if side.startswith("published"):
         make_dense(trainer.model)
-    seconds = []
-    for number in range(arguments.steps + 1):
+        step = partial(published_step, trainer)
+    start = memory_now()
+    wall, processor = [], []
+    for number in range(1 if double else arguments.steps + 1):
         trainer.model.zero_grad(set_to_none=True)
-        torch.manual_seed(number)
-        started = time.perf_counter()
-        if arguments.side == "published":
-            published_step(trainer, *batch)
-        else:
-            trainer.backward(*batch)
-        seconds.append(time.perf_counter() - started)
-        if number == 0 and arguments.gradients is not None:  # the first step: both sides in the same state
-            names = trainer.model.named_parameters()
-            torch.save({name: p.grad for name, p in names}, arguments.gradients)
+        started = time.perf_counter(), time.process_time()
+        step(inputs, targets)
+        wall.append(time.perf_counter() - started[0])
+        processor.append(time.process_time() - started[1])
+        if number == 0:  # the first step: both sides in the same state
+            first = {name: p.grad for name, p in trainer.model.named_parameters()}
+            if arguments.gradients is not None:
+                torch.save(first, arguments.gradients)
+            del first
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
-    return {"seconds": sorted(seconds[1:])[arguments.steps // 2], "peak_gib": peak}
+    return {
+        "seconds": statistics.median(wall[1:] or wall),
+        "processor": statistics.median(processor[1:] or processor),
+        "peak": peak,
+        "step": peak - start,
+    }
+
+
+def memory_now() -> float:
+    """GiB that this process holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**30
 
 
 def random_batch(count: int, height: int, width: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -155,10 +202,16 @@ def make_dense(model: nn.Module) -> None:
             module.__class__ = nn.Conv2d
 
 
-def largest_error(published: dict[str, Tensor], ours: dict[str, Tensor]) -> float:
-    """Largest difference of a gradient over the largest entry of its tensor."""
-    errors = [float((ours[n] - g).abs().max() / g.abs().max().clamp(min=1e-12)) for n, g in published.items()]
-    return max(errors)
+def differences(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
+    """Relative distance of all gradients as one vector, and of the worst tensor, with its name and size."""
+    apart = {name: float((ours[name].double() - g.double()).norm()) for name, g in theirs.items()}
+    norms = {name: float(g.double().norm()) for name, g in theirs.items()}
+    worst = max(apart, key=lambda name: apart[name] / max(norms[name], 1e-300))
+    whole, rest = math.hypot(*norms.values()), apart[worst] / max(norms[worst], 1e-300)
+    return (
+        f"{math.hypot(*apart.values()) / whole:.1e} off; worst tensor {worst} {rest:.1e}, "
+        f"of norm {norms[worst]:.1e} in {whole:.1e}"
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -121,10 +120,10 @@ def verdict(summary: Mapping[str, Any]) -> str:
     others = [name for name in ("CGC", "MMoE") if name in gains]
     if "AoE-MTL" not in gains or not others:
         return "AoE-MTL was not compared with CGC and MMoE"
+    if None in (gains["AoE-MTL"], *(gains[name] for name in others)):
+        return f"delta-m is not defined: a score of {summary.get('baseline')} is 0 or missing; train longer"
     best = max(others, key=lambda name: gains[name])
     gap = gains["AoE-MTL"] - gains[best]
-    if math.isnan(gap):
-        return f"delta-m is not defined: a score of {summary.get('baseline')} is 0; train longer"
     word = "at least on a par" if gap >= -ON_A_PAR else "NOT on a par"
     return f"AoE-MTL is {word} with {' and '.join(others)}: delta-m {gap:+.2f} points against {best}"
 

@@ -40,7 +40,7 @@ class StudyConfig:
     epochs: int = 200
     seed: int = 0
     precision: str = "no"
-    recompute_shared: bool = False  # less memory for one more forward pass of the shared experts
+    recompute: bool = True  # encoders run all but their last stage again: less memory, the same result
 
     def __post_init__(self) -> None:
         for name, value, known in (

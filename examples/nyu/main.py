@@ -23,6 +23,7 @@ if not __package__:  # run as a file: put the repository's root on the path in p
 from data.command_line import main_command
 from data.files import only_run_in, sha256_text
 from evaluation.dense_pictures import draw_curves, draw_panel
+from evaluation.tables import MISSING
 from examples.nyu.arguments import check_against, make_config, make_parser
 from examples.nyu.config import StudyConfig
 from examples.nyu.study import (
@@ -104,7 +105,7 @@ def finish(config: StudyConfig, trainer: Trainer, result: dict, folder: Path) ->
     )
     for task, scores in result["test"].items():
         for name, value in scores.items():
-            print(f"{task:<14}{name:<10}{value:>10.4f}")
+            print(f"{task:<14}{name:<10}{MISSING if value is None else format(value, '.4f'):>10}")
     print(f"results, curves and predictions: {folder}")
 
 

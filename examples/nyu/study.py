@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import nn
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -59,7 +59,8 @@ def dataset_folder(config: StudyConfig) -> Path:
     folder = ROOT / "output" / f"rooms_{ROOMS_SIZE[0]}x{ROOMS_SIZE[1]}"
     if not (folder / "rooms.json").is_file():
         log.info("making %d rooms in %s (once, about a minute)", ROOMS_TRAIN + ROOMS_VAL, folder)
-    return write_rooms(folder, ROOMS_TRAIN, ROOMS_VAL, *ROOMS_SIZE)
+    with PartialState().local_main_process_first():  # of several processes one makes them
+        return write_rooms(folder, ROOMS_TRAIN, ROOMS_VAL, *ROOMS_SIZE)
 
 
 def open_part(config: StudyConfig, part: str, seed: int | None = None) -> DenseFolder:
@@ -90,7 +91,7 @@ def make_trainer(
         encoder,
         heads,
         TrainerSettings(
-            config.optim, config.train_bs, config.test_bs, config.seed, workers, config.recompute_shared
+            config.optim, config.train_bs, config.test_bs, config.seed, workers, config.recompute
         ),
         arch_args={
             "num_experts": config.num_experts,
@@ -113,7 +114,7 @@ def train(config: StudyConfig, trainer: Trainer, ignore_memory: bool = False) ->
     def before() -> None:
         shape = (config.train_bs, *config.img_size)
         half = config.precision != "no"
-        need = predict(trainer.model, shape, config.optim, half, config.recompute_shared)
+        need = predict(trainer.model, shape, config.optim, half)
         if ignore_memory:
             log.info("memory: %.2f GiB predicted for a step, not checked", need.total / 2**30)
         else:
@@ -171,12 +172,14 @@ def count_flops(model: Architecture, img_size: tuple[int, ...]) -> int:
 
 
 def make_accelerator(config: StudyConfig, gpu: str = "0") -> Accelerator:
-    """The accelerator; without a GPU the CPU, saying so."""
+    """The accelerator; without a GPU the CPU, saying so. Raises ValueError for fp16 on a CPU."""
     if "LOCAL_RANK" not in os.environ:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", gpu)
     on_cpu = not torch.cuda.is_available()
     if on_cpu:
         log.info("no GPU here: --gpu_id %s is left aside, running on the CPU", gpu)
+        if config.precision == "fp16":
+            raise ValueError("fp16 needs a GPU, and there is none here; use --bf16, or --fp32 for full precision")
     return Accelerator(cpu=on_cpu, mixed_precision=config.precision)
 
 

@@ -6,14 +6,64 @@ Both have the stages of a ResNet (conv1, bn1, relu, maxpool, layer1 .. layer4), 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.models import resnet50
 
 PLAIN_WIDTHS = (64, 64, 128, 256)
 
 
-class DilatedResNet50(nn.Module):
+class StagedEncoder(nn.Module):
+    """Runs its children in order.
+
+    recompute: all but the last stage keep their input only and run once more during the backward pass, one
+    at a time. The same gradients, to the bit on a CPU. In the dilated ResNet-50 they hold two thirds of the
+    activations and do 40 % of the work.
+    """
+
+    recompute = False
+
+    def forward(self, image: Tensor) -> Tensor:
+        children = list(self.children())
+        *early, last = nn.Sequential(*children[:-3]), *children[-3:]  # the stem goes with the first layer
+        for stage in early:
+            if self.recompute and torch.is_grad_enabled():
+                image = checkpoint(
+                    stage, image, use_reentrant=False, context_fn=lambda s=stage: (nullcontext(), Unmoved(s))
+                )
+            else:
+                image = stage(image)
+        return last(image)
+
+
+class Unmoved(AbstractContextManager[None]):
+    """Puts a module's buffers back in the end: running statistics must not see a batch twice. May be entered
+    again and again, as a graph that is gone through several times does.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._buffers = list(module.buffers())
+        self._before: list[Tensor] = []
+
+    def __enter__(self) -> None:
+        self._before = [buffer.clone() for buffer in self._buffers]
+
+    def __exit__(self, *exception: object) -> None:
+        for buffer, value in zip(self._buffers, self._before, strict=True):
+            buffer.data.copy_(value)  # past autograd, for which they have not changed
+
+
+def set_recompute(model: nn.Module, recompute: bool) -> None:
+    """Choose for all encoders of a model."""
+    for module in model.modules():
+        if isinstance(module, StagedEncoder):
+            module.recompute = recompute
+
+
+class DilatedResNet50(StagedEncoder):
     """ResNet-50 with stages 3 and 4 dilated instead of strided: features at an eighth of the image, 2048
     channels, torchvision's layout of parameters without the classifier.
 
@@ -44,11 +94,8 @@ class DilatedResNet50(nn.Module):
             )
         self.load_state_dict(kept, strict=False)
 
-    def forward(self, image: Tensor) -> Tensor:
-        return run_stages(self, image)
 
-
-class PlainEncoder(nn.Module):
+class PlainEncoder(StagedEncoder):
     """Seven 3x3 convolutions with normalisation and ReLU: features at a quarter of the image, 256 channels.
 
     The paper gives no layer sizes of its simple encoder. These come to the parameters of its table at
@@ -68,18 +115,8 @@ class PlainEncoder(nn.Module):
         self.layer3 = block(last, last)
         self.layer4 = nn.Sequential(block(last, last), block(last, last))
 
-    def forward(self, image: Tensor) -> Tensor:
-        return run_stages(self, image)
-
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """Convolution, normalisation, ReLU."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
-
-
-def run_stages(encoder: nn.Module, image: Tensor) -> Tensor:
-    """All children in order: an encoder is its stages."""
-    for stage in encoder.children():
-        image = stage(image)
-    return image

@@ -14,7 +14,7 @@ Legend: T tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from model.mtl.architectures import Architecture, Shared
 from train.mtl.tasks import MultiTask
-from train.mtl.weightings import Weighting
+from train.mtl.weightings import Coefficients, Weighting
 
 Gradients = dict[nn.Parameter, Tensor]
 
@@ -45,51 +45,24 @@ class TaskwiseBackward:
         weighting: Weighting,
         tasks: Mapping[str, MultiTask],
         accelerator: Accelerator,
-        recompute: bool = False,
     ) -> None:
-        """recompute: what is computed once for all tasks keeps no activations while the tasks run; it is run
-        again, the same to the bit, before its own backward pass. Less memory for one more pass of it.
-        """
         self.model, self.weighting, self.tasks, self.accelerator = model, weighting, tasks, accelerator
-        self.recompute = recompute
         self.shared_parameters = list(dict.fromkeys(model.get_share_params()))
 
     def __call__(self, inputs: Tensor, targets: Mapping[str, Tensor]) -> StepResult:
         """Gradients must be None before; afterwards they are the step's, the same on all processes."""
         scale = self._loss_scale()
         known = self.weighting.ahead()
-        shared, with_graph = self._shared(inputs)
+        with self.accelerator.autocast():
+            shared = self.model.shared(inputs)
         if known is not None:
-            losses = self._known(inputs, targets, shared, [scale * w for w in known.tolist()], with_graph)
+            losses = self._known(inputs, targets, shared, [scale * w for w in known.tolist()])
             losses = self._mean(losses)
             weights = self.weighting.coefficients(losses, None).shared
             self._average([p for p in self.model.parameters() if p.grad is not None])
         else:
-            losses, weights = self._apart(inputs, targets, shared, scale, with_graph)
+            losses, weights = self._apart(inputs, targets, shared, scale)
         return StepResult(losses, weights)
-
-    def _shared(self, inputs: Tensor) -> tuple[Shared, Callable[[], Shared]]:
-        """What is computed once, and what gives it with the graph behind it."""
-        if not self.recompute:
-            with self.accelerator.autocast():
-                shared = self.model.shared(inputs)
-            return shared, lambda: shared
-        before = [buffer.clone() for buffer in self.model.buffers()]
-        state = torch.get_rng_state()
-        with torch.no_grad(), self.accelerator.autocast():
-            values = self.model.shared(inputs)
-        after_first = [buffer.clone() for buffer in self.model.buffers()]
-
-        def again() -> Shared:
-            """Buffers that the first pass moved are put back, so that the second moves them to the same."""
-            for buffer, old, new in zip(self.model.buffers(), before, after_first, strict=True):
-                if not torch.equal(old, new):
-                    buffer.copy_(old)
-            with torch.random.fork_rng(devices=[]), self.accelerator.autocast():
-                torch.set_rng_state(state)
-                return self.model.shared(inputs)
-
-        return values, again
 
     def _known(
         self,
@@ -97,7 +70,6 @@ class TaskwiseBackward:
         targets: Mapping[str, Tensor],
         shared: Shared,
         weights: Sequence[float],
-        with_graph: Callable[[], Shared],
     ) -> Tensor:
         cut = cut_off(shared)
         losses = []
@@ -105,7 +77,7 @@ class TaskwiseBackward:
             loss = self._loss(task, inputs, targets, cut)
             (weight * loss).backward()
             losses.append(loss.detach())
-        pass_on(with_graph(), [piece.grad for piece in cut])
+        pass_on(shared, [piece.grad for piece in cut])
         return torch.stack(losses)
 
     def _apart(
@@ -114,7 +86,6 @@ class TaskwiseBackward:
         targets: Mapping[str, Tensor],
         shared: Shared,
         scale: float,
-        with_graph: Callable[[], Shared],
     ) -> tuple[Tensor, Tensor]:
         """Every task's gradients by themselves, then their combination."""
         everything = list(self.model.parameters())
@@ -133,15 +104,18 @@ class TaskwiseBackward:
             taken.update(own)
             own_rows.append(own)
         if shared:
-            graph = with_graph()
             for number, gradients in enumerate(cuts):
-                pass_on(graph, gradients, retain=number + 1 < len(cuts))
+                pass_on(shared, gradients, retain=number + 1 < len(cuts))
                 add(shared_rows[number], take(self.shared_parameters))
         for row, own in zip(shared_rows, own_rows, strict=True):
             self._average_tensors([*row.values(), *(p.grad for p in own if p.grad is not None)])
         mean = self._mean(torch.stack(losses))
         gramian = inner_products(shared_rows) / scale**2 if self.weighting.needs_gramian else None
-        coefficients = self.weighting.coefficients(mean, gramian)
+        if self.accelerator.scaler and gramian is not None and not torch.isfinite(gramian).all():
+            ones = torch.ones_like(mean)  # fp16 overflowed: the optimiser will leave this step out
+            coefficients = Coefficients(ones, ones)
+        else:
+            coefficients = self.weighting.coefficients(mean, gramian)
         for row, weight in zip(shared_rows, coefficients.shared.tolist(), strict=True):
             for parameter, gradient in row.items():
                 part = gradient * weight

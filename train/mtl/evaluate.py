@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ class Evaluation:
     """Results over all samples."""
 
     losses: dict[str, float]  # task -> mean over the batches, weighted with their sizes
-    scores: dict[str, dict[str, float]]  # task -> name -> score
+    scores: dict[str, dict[str, float | None]]  # task -> name -> score, None where no pixel counted
     samples: int
 
 
@@ -43,4 +44,10 @@ def evaluate(
         samples += len(inputs)
     model.train(was_training)
     losses = {task: total / max(samples, 1) for task, total in sums.items()}
-    return Evaluation(losses, {task: score.result() for task, score in scores.items()}, samples)
+    results = {task: {n: finite(v) for n, v in score.result().items()} for task, score in scores.items()}
+    return Evaluation(losses, results, samples)
+
+
+def finite(value: float) -> float | None:
+    """The value, None where it is not defined: JSON has no NaN."""
+    return value if math.isfinite(value) else None

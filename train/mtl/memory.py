@@ -70,12 +70,10 @@ def predict(
     inputs: torch.Size | tuple[int, ...],
     optim: OptimConfig,
     half: bool = False,
-    recompute: bool = False,
 ) -> MemoryNeed:
     """Need of a training step with inputs of this shape, batch first.
 
-    half: activations in 16 bits, which stand beside a copy of the weights in 16 bits. recompute: the shared
-    part keeps nothing while the tasks run.
+    half: activations in 16 bits, which stand beside a copy of the weights in 16 bits.
     """
     ghost = copy.deepcopy(model).to("meta").train()
     size = sum(p.numel() * p.element_size() for p in ghost.parameters())
@@ -89,7 +87,7 @@ def predict(
             ghost.task_output(task, image, tuple(piece.detach().requires_grad_() for piece in shared))
         tasks.append(kept)
     largest = max(tasks, key=lambda kept: kept.bytes)
-    together = max(common.bytes, largest.bytes) if recompute else common.bytes + largest.bytes
+    together = common.bytes + largest.bytes
     work = 2 * max(common.largest, largest.largest)
     return MemoryNeed(
         size * (2 + STATES[optim.optim]) + (size // 2 if half else 0),

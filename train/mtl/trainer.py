@@ -24,6 +24,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from model.mtl.architectures import Architecture, EncoderClass
+from model.mtl.encoders import set_recompute
 from train.mtl.backward import TaskwiseBackward
 from train.mtl.batches import in_order, load
 from train.mtl.choices import WeightingConfig, make_weighting
@@ -43,7 +44,7 @@ class TrainerSettings:
     test_batch: int = 8
     seed: int = 0
     workers: int = 0  # processes that read data
-    recompute_shared: bool = False  # less memory for one more forward pass of the shared experts
+    recompute: bool = True  # encoders run all but their last stage again: less memory, the same result
 
     def __post_init__(self) -> None:
         if self.train_batch < 2 or self.test_batch < 1:
@@ -90,9 +91,8 @@ class Trainer:
         self.model = architecture(names, encoder_class, decoders, device=device, **dict(arch_args or {}))
         self.model.to(device)
         self.weighting = make_weighting(weighting, len(names))
-        self.backward = TaskwiseBackward(
-            self.model, self.weighting, self.tasks, self.accelerator, self.settings.recompute_shared
-        )
+        set_recompute(self.model, self.settings.recompute)
+        self.backward = TaskwiseBackward(self.model, self.weighting, self.tasks, self.accelerator)
         self.history: list[dict[str, Any]] = []
 
     def train(

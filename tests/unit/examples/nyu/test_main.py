@@ -90,3 +90,9 @@ def test_faults(trained: Path, rooms: Path, tmp_path: Path, flags: str, message:
     extra = "" if "test" in flags else f"{SMALL} --save_path {tmp_path} "
     with pytest.raises(ValueError, match=message):
         call(extra + line)
+
+
+def test_fp16_needs_a_gpu(rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="fp16 needs a GPU.*--bf16"):
+        call(f"{SMALL} --fp16", "--dataset_path", rooms, "--save_path", tmp_path)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model.mtl.architectures import AOEMTL, HPS
+from model.mtl.encoders import set_recompute
 from tests.unit.train.mtl.small import IMAGE, make_trainer
 from train.mtl import memory
 from train.mtl.memory import MemoryNeed, check_memory, predict
@@ -22,10 +23,14 @@ def test_prediction(tmp_path: Path) -> None:
     assert predict(model, (4, *IMAGE), OptimConfig(), half=True).activations == need.activations // 2
     assert predict(make_trainer(tmp_path, HPS).model, (4, *IMAGE), OptimConfig()).total < need.total
     assert all(p.device.type == "cpu" for p in model.parameters())
+    set_recompute(model, False)
+    assert predict(model, (4, *IMAGE), OptimConfig()).activations > 1.5 * need.activations
 
 
-def test_activations_are_what_autograd_keeps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recompute", [False, True])
+def test_activations_are_what_autograd_keeps(recompute: bool, tmp_path: Path) -> None:
     model = make_trainer(tmp_path, HPS).model
+    set_recompute(model, recompute)
     weights = {p.data_ptr() for p in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 

@@ -121,6 +121,26 @@ def test_bf16(tmp_path: Path) -> None:
         AcceleratorState._reset_state(True)
 
 
+@pytest.mark.parametrize("weighting", ["EW", "GradNorm", "MGDA", "PCGrad"])
+def test_loss_scaling_as_of_fp16(weighting: str, tmp_path: Path) -> None:
+    """A scale that fits changes no bit; one that overflows is halved, and the step is left out."""
+
+    def trained(scale: float | None) -> Trainer:
+        trainer = make_trainer(tmp_path / str(scale), weighting=weighting, optim=OptimConfig("sgd", 1e-2))
+        trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale) if scale else None
+        run(trainer, 1)
+        return trainer
+
+    start, plain = weights(make_trainer(tmp_path, weighting=weighting)), weights(trained(None))
+    for ours, theirs in zip(weights(trained(2.0**10)), plain, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    overflown = trained(2.0**127)
+    assert overflown.accelerator.scaler.get_scale() == 2.0**125
+    names = [name for name, _ in overflown.model.named_parameters()]
+    for name, before in zip(overflown.model.state_dict(), start, strict=True):
+        assert name not in names or torch.equal(overflown.model.state_dict()[name], before), name
+
+
 def test_numbers_that_cannot_be_trained_with(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 2"):
         TrainerSettings(train_batch=1)
