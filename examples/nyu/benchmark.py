@@ -143,6 +143,7 @@ def run_side(arguments: argparse.Namespace) -> dict[str, float]:
     wall, processor = [], []
     for number in range(1 if double else arguments.steps + 1):
         trainer.model.zero_grad(set_to_none=True)
+        torch.manual_seed(number)  # dropout
         started = time.perf_counter(), time.process_time()
         step(inputs, targets)
         wall.append(time.perf_counter() - started[0])

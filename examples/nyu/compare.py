@@ -96,6 +96,7 @@ def run(row: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
         img_size=tuple(arguments.img_size),
         dataset_path=str(arguments.dataset_path),
         aug=True,
+        recompute=False,  # images are small
         epochs=arguments.epochs,
         seed=seed,
     )

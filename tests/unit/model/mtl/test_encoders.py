@@ -55,4 +55,4 @@ def test_recomputed_stages_give_the_same_bits_from_less_memory() -> None:
     kept, again = step(one, False), step(two, True)
     for ours, theirs in zip((*kept[0], *kept[1]), (*again[0], *again[1]), strict=True):
         assert torch.equal(ours, theirs)
-    assert again[2] < 0.5 * kept[2]
+    assert again[2] < 0.7 * kept[2]

@@ -24,7 +24,7 @@ def test_prediction(tmp_path: Path) -> None:
     assert predict(make_trainer(tmp_path, HPS).model, (4, *IMAGE), OptimConfig()).total < need.total
     assert all(p.device.type == "cpu" for p in model.parameters())
     set_recompute(model, False)
-    assert predict(model, (4, *IMAGE), OptimConfig()).activations > 1.5 * need.activations
+    assert predict(model, (4, *IMAGE), OptimConfig()).activations > 1.2 * need.activations
 
 
 @pytest.mark.parametrize("recompute", [False, True])
