@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from data.text_features import may_be_kind
 from evaluation.tables import metric_table, to_markdown
 from model.moe.adapter_router import Deployment
 from model.moe.expert_files import ExpertFile
@@ -95,19 +96,27 @@ def _use(facts: CardFacts) -> str:
     )
 
 
+def _deciding(router: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide answers: what counts as far does so only where the router abstains."""
+    unused = () if router.get("abstain") else ("far_level", "wordings")
+    return {key: value for key, value in router.items() if key not in unused}
+
+
 def _measured(facts: CardFacts, summary: Mapping[str, Any]) -> str:
     made, about = facts.deployment, summary["provenance"]
     got = {
         "base_identity": about.get("base_identity"),
         "tasks": len(summary["tasks"]),
         "inputs": about.get("inputs"),
-        "router": about.get("router"),
+        "router": _deciding(about.get("router") or {}),
     }
-    router = asdict(made.router)
+    router = _deciding(asdict(made.router))
+    measured = str((about.get("inputs") or {}).get("text_feature"))  # with a digest of the encoder, if any
+    text_feature = measured if may_be_kind(measured, made.text_feature) else made.text_feature
     expected = {
         "base_identity": made.base_identity,
         "tasks": len(made.adapters),
-        "inputs": {"num_frames": made.num_frames, "text_feature": made.text_feature},
+        "inputs": {"num_frames": made.num_frames, "text_feature": text_feature},
         "router": {**router, "modalities": list(router["modalities"])},
     }
     wrong = [f"{key} is {got[key]}, expected {expected[key]}" for key in got if got[key] != expected[key]]
