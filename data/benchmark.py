@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data.problems import InputError, Problem, brief
+from model.moe.json_text import parse_json, strange_part
 
 SPLITS = ("train", "val", "test")
 
@@ -51,7 +52,7 @@ class Benchmark:
 def read_json(path: Path) -> Any:
     """Content of a JSON file; raises InputError naming the file where it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError([Problem(path, "no such file; check the path")]) from None
     except json.JSONDecodeError as error:
@@ -61,6 +62,8 @@ def read_json(path: Path) -> Any:
         raise InputError([Problem(path, message)]) from None
     except UnicodeDecodeError as error:
         raise InputError([Problem(path, f"not UTF-8 text at byte {error.start}; save it as UTF-8")]) from None
+    except ValueError as error:
+        raise InputError([Problem(path, f"not usable JSON: {error}")]) from None
     except OSError as error:
         raise InputError([Problem(path, f"cannot be read: {error.strerror or error}")]) from None
 
@@ -79,6 +82,8 @@ def read_benchmark(path: str | Path) -> Benchmark:
     def fault(message: str, index: int | None = None, name: str | None = None) -> None:
         problems.append(Problem(path, message, index, name))
 
+    if strange := strange_part(content):
+        raise InputError([Problem(path, f"holds {strange}; correct it")])
     if not isinstance(content, dict):
         got = type(content).__name__
         raise InputError(

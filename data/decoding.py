@@ -1,13 +1,17 @@
 """Decoding of single files: pictures (PIL), video files and their sound (PyAV), sound files (soundfile,
 PyAV).
 
-Every function raises MediaError, naming the file, where it is missing, unreadable, truncated or empty.
+Every function raises MediaError, naming the file, where it is missing, unreadable, truncated or empty, and
+where it would need more memory or time than a clip has a claim to: a small file can announce, or unpack to,
+any amount. Only formats that hold pictures, sound and video themselves are opened, by their content and
+whatever their name: none that runs a program (EPS) or names other files (playlists).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +23,18 @@ if TYPE_CHECKING:
 
 SOUND_FILE_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
 WHOLE = 0.9  # a stream with less than this share of what its header announces (and a little) is truncated
+MAX_SECONDS = 3600  # of a sound or video
+MAX_VALUES = 2**28  # samples times channels of a sound, 1 GiB
+MAX_FRAMES = 250_000  # of a video
+MAX_PIXELS = 89_478_485  # of a picture or frame, PIL's own limit: 256 MiB
+MAX_RATE = 768_000  # Hz
+PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# Names of FFmpeg's demuxers, and of the protocols that they may read through.
+STREAM_OPTIONS = {
+    "format_whitelist": "aac,ac3,aiff,asf,au,avi,caf,flac,flv,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,"
+    "mpegts,mpegvideo,h264,hevc,ogg,rm,w64,wav,gif",
+    "protocol_whitelist": "file",
+}
 ONE_PICTURE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 
 
@@ -28,6 +44,21 @@ class MediaError(ValueError):
 
 class NoSoundError(MediaError):
     """A readable file that holds no sound."""
+
+
+def _open_stream(path: Path) -> Any:
+    """A PyAV container, of a format that reads no other file."""
+    import av
+
+    container = av.open(str(path.absolute()), options=STREAM_OPTIONS, metadata_errors="replace")
+    if container.duration is not None and container.duration > MAX_SECONDS * av.time_base:
+        container.close()
+        raise MediaError(_too_long(path))
+    return container
+
+
+def _too_long(path: Path) -> str:
+    return f"{path}: longer than {MAX_SECONDS} s, or so its header says; cut the clip"
 
 
 @contextmanager
@@ -50,11 +81,21 @@ def read_picture(path: Path) -> Image:
     """An RGB picture, turned upright by its EXIF orientation."""
     from PIL import Image, ImageOps
 
-    with _naming(path, Image.DecompressionBombError, SyntaxError, ValueError), Image.open(path) as picture:
+    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+    with (
+        _naming(path, *bombs, SyntaxError, ValueError),
+        Image.open(path, formats=PICTURE_FORMATS) as picture,
+    ):
+        _check_pixels(path, *picture.size)
         if picture.mode not in ONE_PICTURE_MODES:
             raise MediaError(f"{path}: picture mode is {picture.mode}; save it with 8 bits per channel")
         picture.load()
         return ImageOps.exif_transpose(picture).convert("RGB")
+
+
+def _check_pixels(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise MediaError(f"{path}: {width} x {height} pixels, at most {MAX_PIXELS} in all; make it smaller")
 
 
 def uniform_indices(total: int, count: int) -> list[int]:
@@ -80,14 +121,14 @@ def read_video_frames(path: Path, count: int) -> list[Image]:
 
 def _count_frames(path: Path) -> int:
     """Number of frames that the file announces or holds packets of, whichever is larger."""
-    import av
-
-    with av.open(str(path)) as container:
+    with _open_stream(path) as container:
         if not container.streams.video:
             raise MediaError(f"{path}: holds no video stream; give a video file or a list of frames")
         stream = container.streams.video[0]
-        packets = sum(1 for packet in container.demux(stream) if packet.size)
+        packets = sum(1 for packet in islice(container.demux(stream), MAX_FRAMES + 1) if packet.size)
         total = max(int(stream.frames), packets)
+    if total > MAX_FRAMES:
+        raise MediaError(f"{path}: more than {MAX_FRAMES} frames, or so its header says; cut the clip")
     if total == 0:
         raise MediaError(f"{path}: holds no frames; replace the file")
     return total
@@ -95,18 +136,19 @@ def _count_frames(path: Path) -> int:
 
 def _pick_frames(path: Path, wanted: Sequence[int]) -> tuple[list[Image], int]:
     """The frames at the wanted positions (ascending) and the number of all frames."""
-    import av
-
     frames: list[Image] = []
     number = 0
-    with av.open(str(path)) as container:
+    with _open_stream(path) as container:
         container.streams.video[0].thread_type = "AUTO"
         for frame in container.decode(video=0):
             if len(frames) < len(wanted) and wanted[len(frames)] == number:
                 if frame.is_corrupt:
                     raise MediaError(f"{path}: frame {number} is damaged; replace the file")
+                _check_pixels(path, frame.width, frame.height)
                 frames.append(_upright(frame))
             number += 1
+            if number > MAX_FRAMES:
+                raise MediaError(f"{path}: more than {MAX_FRAMES} frames; cut the clip")
     if number == 0:
         raise MediaError(f"{path}: holds no frames that can be decoded; replace the file")
     return frames, number
@@ -139,7 +181,7 @@ def has_sound(path: Path) -> bool:
     """Whether a file holds a sound stream with a sample in it. Raises MediaError where it cannot be read."""
     import av
 
-    with _naming(path, av.FFmpegError), av.open(str(path)) as container:
+    with _naming(path, av.FFmpegError), _open_stream(path) as container:
         if not container.streams.audio:
             return False
         return any(frame.samples > 0 for frame in container.decode(audio=0))
@@ -149,8 +191,16 @@ def seconds(path: Path) -> float | None:
     """Length of a sound or video file as its header says; None where it does not say. Raises MediaError."""
     import av
 
-    with _naming(path, av.FFmpegError), av.open(str(path)) as container:
+    with _naming(path, av.FFmpegError), _open_stream(path) as container:
         return None if container.duration is None else container.duration / av.time_base
+
+
+def _check_sound(path: Path, samples: int, channels: int, rate: int) -> None:
+    """Raise MediaError for a rate that no recording has, and for more sound than a clip has."""
+    if not 0 < rate <= MAX_RATE:
+        raise MediaError(f"{path}: {rate} samples a second, expected at most {MAX_RATE}; save it anew")
+    if samples > MAX_SECONDS * rate or samples * channels > MAX_VALUES:
+        raise MediaError(_too_long(path))
 
 
 def _read_sound_file(path: Path) -> tuple[NDArray[np.float32], int]:
@@ -160,6 +210,7 @@ def _read_sound_file(path: Path) -> tuple[NDArray[np.float32], int]:
         _check_announced_size(path)
         with soundfile.SoundFile(path) as file:
             announced = file.frames
+            _check_sound(path, announced, file.channels, file.samplerate)
             waveform = file.read(dtype="float32", always_2d=True)
             rate = file.samplerate
         if path.suffix.lower() == ".flac" and len(waveform) < announced:
@@ -190,14 +241,17 @@ def _check_announced_size(path: Path) -> None:
 def _read_sound_stream(path: Path) -> tuple[NDArray[np.float32], int]:
     import av
 
-    with _naming(path, av.FFmpegError), av.open(str(path)) as container:
+    with _naming(path, av.FFmpegError), _open_stream(path) as container:
         if not container.streams.audio:
             raise NoSoundError(f"{path}: holds no sound stream; remove the <audio> tag or give 'voice'")
         stream = container.streams.audio[0]
-        rate = int(stream.rate)
+        rate = int(stream.rate or 0)
+        length = 0
         resampler = av.AudioResampler(format="fltp")  # keeps rate and channels
         parts: list[NDArray[np.float32]] = []  # each (channels, samples)
         for frame in container.decode(stream):
+            length += frame.samples
+            _check_sound(path, length, frame.layout.nb_channels, rate)
             parts += [part.to_ndarray() for part in resampler.resample(frame)]
         parts += [part.to_ndarray() for part in resampler.resample(None)] if parts else []
         seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0

@@ -11,7 +11,6 @@ T media tokens, D LLM width, W tower width.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -28,6 +27,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from model.encoders.features import MediaFeatures
+from model.moe.json_text import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def _parse(content: bytes) -> MediaFeatures | None:
     """Features of a file's content, None where it is damaged."""
     try:
         tensors: dict[str, Tensor] = load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
         features = MediaFeatures(tensors["tokens"], tensors["routing"])
         return features if _checksum(features) == header["__metadata__"]["checksum"] else None
     except (SafetensorError, ValueError, KeyError, TypeError):

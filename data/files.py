@@ -10,12 +10,19 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Iterator
+import socket
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from model.moe.files import atomic_write
+from model.moe.json_text import parse_json
+
+log = logging.getLogger(__name__)
+SUMS = "SHA256SUMS"  # read by sha256sum too
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
@@ -32,8 +39,8 @@ def write_json_atomic(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; a ValueError names the file and the place where it stops being JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(
             f"{path}: not readable as JSON ({error}); repair the file or write it anew"
         ) from error
@@ -60,11 +67,15 @@ def append_line(path: Path, line: str) -> None:
         file.flush()
 
 
-def read_json_lines(path: Path) -> list[Any]:
-    """Read JSON lines; a torn last line (a killed writer) is left out and cut off, so that appending goes on
-    cleanly.
+def seal(value: dict[str, Any]) -> str:
+    """One JSON line of an object and a checksum of it (CRC-32), for `read_sealed_lines`."""
+    return json.dumps(value | {"crc": _crc(value)}, ensure_ascii=False)
 
-    Raises ValueError for a broken line that is not the last.
+
+def read_sealed_lines(path: Path, keys: set[str]) -> list[dict[str, Any]]:
+    """Objects with exactly these keys from a file of sealed lines; a damaged line is left out, with a warning.
+
+    Lines without a checksum, from before there was one, are taken as they are. A torn last line is cut off.
     """
     if not path.is_file():
         return []
@@ -73,34 +84,77 @@ def read_json_lines(path: Path) -> list[Any]:
     if complete < len(content):
         with path.open("r+b") as file:
             file.truncate(complete)
-    values = []
-    for number, line in enumerate(content[:complete].splitlines(), start=1):
+    values, damaged = [], []
+    for number, line in enumerate(content[:complete].split(b"\n")[:-1], start=1):
         try:
-            values.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}, line {number}: not JSON ({error}); delete the file to start it anew"
-            ) from error
+            value = parse_json(line)
+            checksum = value.pop("crc", None)
+            sound = value.keys() == keys and checksum in (None, _crc(value))
+        except (ValueError, AttributeError, TypeError):
+            sound = False
+        if sound:
+            values.append(value)
+        else:
+            damaged.append(number)
+    if damaged:
+        log.warning(
+            "%s: %d of %d lines are damaged and left out, the first is line %d; what they held is made again",
+            path,
+            len(damaged),
+            len(damaged) + len(values),
+            damaged[0],
+        )
     return values
+
+
+def _crc(value: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(value, sort_keys=True).encode()):08x}"
+
+
+def write_sums(folder: Path, paths: Sequence[Path]) -> None:
+    """Write SHA256SUMS of finished files, all in `folder`; `sha256sum -c SHA256SUMS` checks them too."""
+    lines = [f"{sha256_file(path)}  {path.relative_to(folder)}\n" for path in sorted(set(paths))]
+    write_bytes_atomic(folder / SUMS, "".join(lines).encode())
+
+
+def require_unchanged(path: Path) -> None:
+    """Raise ValueError if a SHA256SUMS beside a file names it with another sum."""
+    sums = path.parent / SUMS
+    if not sums.is_file() or not path.is_file():
+        return
+    known = dict(line.split("  ", 1)[::-1] for line in sums.read_text().splitlines() if "  " in line)
+    if known.get(path.name) not in (None, sha256_file(path)):
+        raise ValueError(
+            f"{path}: changed since {SUMS} beside it was written; evaluate again, which takes no answer twice"
+        )
 
 
 @contextlib.contextmanager
 def only_run_in(folder: Path) -> Iterator[None]:
     """Hold `folder` for this run; a second run on the same folder gets a ValueError instead of a race.
 
-    Of several processes of one run (RANK is set by the launchers) the first holds it.
+    Of several processes of one run (RANK is set by the launchers) the first holds it. The system lets go of it
+    when that process and those it forked have ended, however they end: nothing is left to clean up.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if int(os.environ.get("RANK", "0")) > 0:
         yield
         return
-    with (folder / ".lock").open("w") as file:
+    with (folder / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            file.seek(0)
+            holder = file.read(200).strip() or "unknown"
             raise ValueError(
-                f"{folder}: another run is writing here; wait for it or choose another OUTPUT"
+                f"{folder}: another run is writing here ({holder}); wait for it, end it, or choose another "
+                "OUTPUT"
             ) from None
+        except OSError as error:
+            raise ValueError(f"{folder}: cannot be locked ({error}); choose another OUTPUT") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
         yield
 
 

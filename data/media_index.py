@@ -1,6 +1,7 @@
 """What is known about media files: content hashes, and which files were found to be decodable.
 
-An entry holds while path, size and modification time of the file stay the same. Entries are kept as JSON
+An entry holds while path, size, modification time and change time of the file stay the same; the last one moves
+too where a file is rewritten and its old modification time put back. Entries are kept as JSON
 lines that are only ever appended, each line with one write and a line break on both sides: a line torn by a
 kill spoils itself alone and is skipped, and several processes can append at once. The file can be deleted at
 any time.
@@ -15,6 +16,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from model.moe.json_text import parse_json
+
+KEY = ("path", "size", "mtime_ns", "ctime_ns")
+Key = tuple[str, int, int, int]
+
 
 class MediaIndex:
     """Remembers facts about files across runs.
@@ -26,7 +32,7 @@ class MediaIndex:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._facts: dict[tuple[str, int, int], dict[str, Any]] = {}  # (path, size, mtime_ns) -> facts
+        self._facts: dict[Key, dict[str, Any]] = {}
         if path is not None and path.is_file():
             for line in path.read_bytes().split(b"\n"):
                 self._read_line(line)
@@ -56,23 +62,23 @@ class MediaIndex:
         self._add(self._key(path), {decoder: True})
 
     @staticmethod
-    def _key(path: Path) -> tuple[str, int, int]:
+    def _key(path: Path) -> Key:
         stat = path.stat()
-        return os.path.abspath(path), stat.st_size, stat.st_mtime_ns
+        return os.path.abspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
-    def _add(self, key: tuple[str, int, int], facts: dict[str, Any]) -> None:
+    def _add(self, key: Key, facts: dict[str, Any]) -> None:
         with self._lock:
             self._facts.setdefault(key, {}).update(facts)
         if self.path is not None:
-            line = json.dumps({"path": key[0], "size": key[1], "mtime_ns": key[2], **facts})
+            line = json.dumps(dict(zip(KEY, key, strict=True)) | facts)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab", buffering=0) as file:
                 file.write(b"\n" + line.encode() + b"\n")
 
     def _read_line(self, line: bytes) -> None:
         try:
-            entry = json.loads(line)
-            key = (entry.pop("path"), entry.pop("size"), entry.pop("mtime_ns"))
+            entry = parse_json(line)
+            key = (entry.pop(KEY[0]), entry.pop(KEY[1]), entry.pop(KEY[2]), entry.pop(KEY[3]))
         except (ValueError, KeyError, AttributeError, TypeError):
             return  # torn or empty
         self._facts.setdefault(key, {}).update(entry)

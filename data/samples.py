@@ -31,6 +31,7 @@ from data.benchmark import Benchmark, Task, read_benchmark, read_json
 from data.media_paths import MediaPaths
 from data.problems import InputError, Problem, brief
 from data.tags import TAG_KINDS, MediaKind, remove_tags, tag_kinds, unknown_tags
+from model.moe.json_text import strange_part
 
 __all__ = [
     "Benchmark",
@@ -149,6 +150,9 @@ class _Reader:
     def read(self, index: int, item: Any, missing_media: MissingMedia) -> Sample | None:
         """The sample, or None where a problem was recorded."""
         before = len(self.problems)
+        if strange := strange_part(item):  # would be written back with the results
+            self.problems.append(Problem(self.path, f"holds {strange}; correct it", index))
+            return None
         if not isinstance(item, dict):
             self.problems.append(Problem(self.path, f"got {brief(item)}, expected an object", index))
             return None

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data.files import append_line, read_json_lines, sha256_text
+from data.files import append_line, read_sealed_lines, seal, sha256_text
 from evaluation.ranks import Ranks
 
 
@@ -25,11 +25,7 @@ class AnswerBook:
     """Key -> answer text, in memory and on disk."""
 
     def __init__(self, path: Path, ranks: Ranks | None = None) -> None:
-        """Read what is there; a torn last line is cut off.
-
-        Raises:
-            ValueError: a file holds something else.
-        """
+        """Read what is there; a torn last line is cut off, a damaged one is left out and answered again."""
         self.path, self.ranks = path, ranks or Ranks()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._settled = _read(path)
@@ -83,18 +79,11 @@ class AnswerBook:
 
 
 def _read(path: Path) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for number, line in enumerate(read_json_lines(path), start=1):
-        if not isinstance(line, dict) or not isinstance(line.get("key"), str) or "text" not in line:
-            raise ValueError(
-                f"{path}, line {number}: expected {{'key', 'text'}}; delete the file to start it anew"
-            )
-        texts[line["key"]] = line["text"]
-    return texts
+    return {line["key"]: line["text"] for line in read_sealed_lines(path, {"key", "text"})}
 
 
 def _line(key: str, text: str) -> str:
-    return json.dumps({"key": key, "text": text}, ensure_ascii=False)
+    return seal({"key": key, "text": text})
 
 
 def answer_key(**parts: Any) -> str:

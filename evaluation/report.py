@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.files import write_bytes_atomic, write_json_atomic
+from data.files import write_bytes_atomic, write_json_atomic, write_sums
 from evaluation.pictures import draw_pictures
 from evaluation.summary import MethodResult, build_summary
 from evaluation.tables import format_summary, results_markdown, summary_to_markdown
@@ -30,7 +30,8 @@ def write_report(
     provenance: Mapping[str, Any],
     task_ids: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Write summary.json, summary.md and the pictures into out_dir and return the summary.
+    """Write summary.json, summary.md and the pictures into out_dir and return the summary; last SHA256SUMS of
+    these and of the results files, which tells a finished report from one that was damaged since.
 
     Raises ValueError as build_summary does, before anything is written.
     """
@@ -39,4 +40,6 @@ def write_report(
     pictures = draw_pictures(summary, out_dir)
     markdown = summary_to_markdown(summary, pictures=[path.name for path in pictures])
     write_bytes_atomic(out_dir / "summary.md", markdown.encode())
+    answers = [*out_dir.glob("*_results.json"), *out_dir.glob("seed_*/*_results.json")]
+    write_sums(out_dir, [out_dir / "summary.json", out_dir / "summary.md", *pictures, *answers])
     return summary

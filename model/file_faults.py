@@ -4,13 +4,14 @@ A copy that stopped half-way, a web page saved in place of a download, a pointer
 carries code: each is one line that says what it is and what to do.
 """
 
-import json
 import pickle
 import re
 import zipfile
 from pathlib import Path
 
 from torch.serialization import get_unsafe_globals_in_checkpoint
+
+from model.moe.json_text import parse_json
 
 PARTIAL_SUFFIXES = (".tmp", ".part", ".partial", ".incomplete", ".crdownload", ".download", ".aria2")
 POINTER = b"version https://git-lfs"
@@ -98,8 +99,8 @@ def _stand_in(head: bytes, size: int) -> str | None:
 
 def _json_fault(path: Path) -> str | None:
     try:
-        json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        parse_json(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
         return f"not valid JSON, truncated or edited ({error})"
     return None
 
@@ -126,7 +127,7 @@ def _safetensors_end(path: Path, head: bytes, size: int) -> int | None:
     with path.open("rb") as file:
         table = file.read(8 + length)[8:]
     try:
-        parts = [entry for name, entry in json.loads(table).items() if name != "__metadata__"]
+        parts = [entry for name, entry in parse_json(table).items() if name != "__metadata__"]
         return 8 + length + max((int(entry["data_offsets"][1]) for entry in parts), default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return None

@@ -1,12 +1,10 @@
 """Safe reading of weight files, and digests that tell one set of weights from another.
 
-Pickles are read with `weights_only=True`: a file that carries code raises instead of running it.
+Pickles are read with `weights_only=True`: a file that carries code raises instead of running it. What
+`torch.save` wrote is held against its checksums (model/moe/pt_files.py); safetensors files of others have none.
 """
 
 import hashlib
-import json
-import warnings
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model.file_faults import load_fault
+from model.moe.json_text import parse_json
+from model.moe.pt_files import load_pt
 
 SAMPLED = 64  # entries of each tensor that enter a digest
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -33,11 +33,8 @@ def read_plain(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    mapped = zipfile.is_zipfile(path)  # files older than torch 1.6 are no archives and cannot be mapped
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # refused or read all the same
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        return load_pt(path, mmap=True)
     except Exception as error:  # zip, pickle, end of file, unsafe global: all mean that the file is no good
         raise ValueError(f"{path}: {load_fault(path, error)}") from error
 
@@ -103,10 +100,10 @@ def read_json(path: str | Path) -> dict[str, Any]:
     """A JSON object; ValueError naming the file where it is missing, malformed or something else."""
     path = Path(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(value).__name__}")

@@ -17,7 +17,7 @@ from pathlib import Path
 if not __package__:  # run as a file: put the repository's root on the path in place of this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from data.files import read_json, write_bytes_atomic, write_json_atomic
+from data.files import read_json, require_unchanged, write_bytes_atomic, write_json_atomic
 from evaluation.tables import metric_table, to_markdown
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
@@ -42,6 +42,7 @@ def add(results: Path, name: str, summary_file: Path) -> None:
     """Copy a summary into `results`, with the part of its provenance that says what was run."""
     if name not in TITLES:
         raise ValueError(f"--add {name}: expected one of {', '.join(TITLES)}")
+    require_unchanged(summary_file)
     summary = read_json(summary_file)
     summary["provenance"] = {key: summary["provenance"].get(key) for key in KEPT}
     write_json_atomic(results / f"{name}.json", summary)

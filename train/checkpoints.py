@@ -8,7 +8,6 @@ plain values only.
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 
 from data.run_record import differing_keys, read_identity, write_record
 from model.moe.files import atomic_write
+from model.moe.pt_files import load_pt
 
 
 class CheckpointFolder:
@@ -46,7 +46,12 @@ class CheckpointFolder:
         return read_identity(self._record) == self.identity
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the saved state."""
+        """Replace the saved state; ValueError, and the saved one stays, if a tensor in it is not finite."""
+        if bad := _not_finite(state):
+            raise ValueError(
+                f"{self._state}: not saved, {bad} has values that are not finite; the last good state is kept. "
+                "Lower the learning rate or use another precision"
+            )
         with atomic_write(self._state) as file:
             torch.save(state, file)
 
@@ -54,8 +59,11 @@ class CheckpointFolder:
         """The saved state, on the CPU. Raises ValueError if the file is damaged or holds anything but plain
         values."""
         try:
-            return torch.load(self._state, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            content = load_pt(self._state)
+            if isinstance(content, dict):
+                return content
+            raise ValueError(f"got {type(content).__name__}, expected a dictionary")
+        except Exception as error:  # whatever damage brings up in torch
             raise ValueError(
                 f"{self._state}: damaged checkpoint ({error}); delete {self.folder} to train this task anew"
             ) from error
@@ -65,6 +73,15 @@ class CheckpointFolder:
         shutil.rmtree(self.folder / "deepspeed", ignore_errors=True)
         for file in (self._state, self._record):
             file.unlink(missing_ok=True)
+
+
+def _not_finite(value: object, name: str = "state") -> str | None:
+    """Where in nested dictionaries and lists a tensor has a value that is not finite; None for nowhere."""
+    if isinstance(value, torch.Tensor):
+        return None if bool(torch.isfinite(value).all()) else name
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = (_not_finite(part, f"{name}.{key}") for key, part in parts)
+    return next((place for place in found if place), None)
 
 
 def changed_message(place: Path, differences: list[str]) -> str:

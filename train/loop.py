@@ -165,13 +165,8 @@ class Training(ABC):
                 loss = self._backward(piece or chosen[:1], weight, (step, turn * world + rank))
             total += loss.double() if piece else 0.0
         mean = float(self.accelerator.reduce(total, reduction="sum")) / tokens
-        if not math.isfinite(mean):
-            ids = ", ".join(self.samples[index].id for index in chosen)
-            raise ValueError(
-                f"step {step + 1}: the loss is {mean}; samples of this step: {ids}. The last checkpoint is "
-                f"kept in {self.checkpoint.folder}. Lower the learning rate or use another precision"
-            )
-        norm = self.zero.step() if self.zero else self._update()
+        self._require_finite("loss", mean, step, chosen)
+        norm = self.zero.step() if self.zero else self._update(step, chosen)
         self.schedule.step()
         return mean, norm
 
@@ -189,13 +184,26 @@ class Training(ABC):
         else:
             self.accelerator.backward(loss)
 
-    def _update(self) -> float:
+    def _require_finite(self, what: str, value: float, step: int, chosen: Sequence[int]) -> None:
+        """Stop before a value that is not finite reaches the weights, and name the samples it came from."""
+        if math.isfinite(value):
+            return
+        ids = ", ".join(self.samples[index].id for index in chosen)
+        raise ValueError(
+            f"step {step + 1}: the {what} is {value}; samples of this step: {ids}. The last checkpoint is "
+            f"kept in {self.checkpoint.folder}. Lower the learning rate or use another precision"
+        )
+
+    def _update(self, step: int, chosen: Sequence[int]) -> float:
         """Clip the gradient by its global norm and take the step; returns the norm before clipping."""
         limit = self.config.max_grad_norm or float("inf")
-        norm = self.accelerator.clip_grad_norm_(self.parameters, limit)
+        clipped = self.accelerator.clip_grad_norm_(self.parameters, limit)
+        norm = float(clipped) if clipped is not None else float("nan")
+        if self.accelerator.scaler is None:  # which skips a step whose gradient overflows
+            self._require_finite("norm of the gradient", norm, step, chosen)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return float(norm) if norm is not None else float("nan")
+        return norm
 
     def _learning_rate(self) -> float:
         return float(self.schedule.get_last_lr()[0])

@@ -40,7 +40,7 @@ def run_forked(work: Sequence[Callable[[], T]], jobs: int) -> list[T]:
 
     Raises:
         ValueError: a piece raised ValueError or OSError; the message is its own.
-        RuntimeError: a piece ended in any other way.
+        ChildProcessError: a piece ended in any other way, such as by a signal.
     """
     results: dict[int, T] = {}
     waiting = list(enumerate(work))
@@ -91,7 +91,7 @@ def _result(piece: Running) -> Any:
         value, error = None, None
     piece.process.join()
     if error is None:
-        raise RuntimeError(
+        raise ChildProcessError(
             f"a training process ended with status {piece.process.exitcode} (-9: killed, often for lack of "
             "memory); start again to go on from its last checkpoint, with fewer --jobs if memory is short"
         )

@@ -13,10 +13,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -115,7 +117,7 @@ class DenseFolder(Dataset[Sample]):
     def _read(self, kind: str, index: int) -> Tensor:
         """One array, channels first, float32."""
         path = self._path(kind, index)
-        array = torch.from_numpy(np.ascontiguousarray(np.load(path), dtype=np.float32))
+        array = torch.from_numpy(np.array(read_array(path), dtype=np.float32, order="C"))
         if kind == IMAGE and not torch.isfinite(array).all():
             raise ValueError(f"{path}: the image holds numbers that are not finite; write it anew")
         if CHANNELS[kind]:
@@ -126,8 +128,17 @@ class DenseFolder(Dataset[Sample]):
 
     def file_size(self) -> tuple[int, int]:
         """Height and width of the files."""
-        height, width = np.load(self._path(IMAGE, 0), mmap_mode="r").shape[:2]
+        height, width = read_array(self._path(IMAGE, 0)).shape[:2]
         return int(height), int(width)
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """A .npy file, left on disk until used, so that its header cannot claim more than there is; no objects,
+    which would run code. Raises ValueError naming the file."""
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError, EOFError, SyntaxError, OverflowError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as .npy ({error}); write it anew") from error
 
 
 def file_names(folder: Path, layout: Layout) -> list[str]:
@@ -163,9 +174,9 @@ def check_sizes(folder: Path, layout: Layout, names: Sequence[str]) -> None:
         for kind, place in layout.folders.items():
             path = folder / place / f"{name}.npy"
             try:
-                shape = np.load(path, mmap_mode="r").shape
-            except (ValueError, OSError, EOFError) as error:
-                problems.append(Problem(path, f"not readable as .npy ({error}); write it anew"))
+                shape = read_array(path).shape
+            except ValueError as error:
+                problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
                 continue
             size = size or shape[:2]
             expected = (*size, CHANNELS[kind]) if CHANNELS[kind] else size

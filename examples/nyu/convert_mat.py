@@ -21,6 +21,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from data.command_line import main_command
+from data.dense.folder import read_array
 from data.dense.nyu_mat import Split, convert, seeded_split
 
 TRAINING_IMAGES = 795
@@ -42,17 +43,25 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     """Convert."""
     if arguments.splits is not None:
-        found = loadmat(arguments.splits)
-        split = Split(*(found[key].ravel().astype(int) - 1 for key in ("trainNdxs", "testNdxs")))
+        split = read_split(arguments.splits)
     else:
         with h5py.File(arguments.mat, "r") as file:
             split = seeded_split(len(file["images"]), TRAINING_IMAGES)
     mapping = None
     if arguments.mapping is not None:
-        read = np.load if arguments.mapping.suffix == ".npy" else np.loadtxt
+        read = read_array if arguments.mapping.suffix == ".npy" else np.loadtxt
         mapping = np.asarray(read(arguments.mapping), np.int64).ravel()
     convert(arguments.mat, arguments.out, split, mapping, tuple(arguments.size))
     print(f"{len(split.train)} training and {len(split.val)} test images in {arguments.out}")
+
+
+def read_split(path: Path) -> Split:
+    """The published split; ValueError naming the file for any other content."""
+    try:
+        found = loadmat(path)  # numbers only: MATLAB's objects and functions are left as bytes
+        return Split(*(found[key].ravel().astype(int) - 1 for key in ("trainNdxs", "testNdxs")))
+    except Exception as error:  # scipy raises anything on a damaged file
+        raise ValueError(f"{path}: no split with trainNdxs and testNdxs ({error}); download it again") from error
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from model.moe.anchor_files import load_anchor
 from model.moe.anchors import Anchor
 from model.moe.files import atomic_write
+from model.moe.json_text import parse_json
 from model.moe.routing import NO_EXPERT, Router, RouterConfig, RoutingFeatures
 
 FILE, ANCHORS, FORMAT = "routing.json", "anchors", 1
@@ -62,7 +63,7 @@ class Deployment:
         """
         path = Path(folder) / FILE
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ValueError(f"{path}: no such file; make the folder with scripts/export_peft.py") from None
         except ValueError as error:

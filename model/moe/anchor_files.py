@@ -18,13 +18,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from model.moe.anchors import Anchor, ModalityStats
-from model.moe.files import atomic_write, read_tensor_file, write_tensor_file
+from model.moe.files import CHECKSUM, atomic_write, read_tensor_file, tensors_checksum, write_tensor_file
+from model.moe.json_text import parse_json
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 2
 """Rises too where far.py measures distances otherwise. Format 1 had no held-out distances."""
 READABLE = (1, 2)
+KEYS = {"format", "task_id", "base_identity", "means_sha256", "modalities"}
 
 
 def stats_path(path: str | Path) -> Path:
@@ -64,6 +66,7 @@ def save_anchor(anchor: Anchor, path: str | Path) -> None:
             for name, s in anchor.stats.items()
         },
     }
+    about[CHECKSUM] = tensors_checksum(tensors, about)
     # One metadata entry: the order of several is not fixed, and equal anchors shall be equal files.
     content = save(tensors, {"anchor": json.dumps(about, sort_keys=True)})
     with atomic_write(stats_path(path)) as file:
@@ -151,12 +154,15 @@ def _position_mean(mean: Tensor) -> Tensor:
 def _read_stats(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()["anchor"])
+            about = parse_json(file.metadata()["anchor"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: truncated or no anchor statistics ({error}); make the anchor again"
         ) from error
+    checksum = about.pop(CHECKSUM, None) if isinstance(about, dict) else ""  # older files have none
+    if checksum not in (None, tensors_checksum(tensors, about)) or about.keys() != KEYS:
+        raise ValueError(f"{path}: damaged, its checksum does not fit; restore it or make the anchor again")
     if about.get("format") not in READABLE:
         raise ValueError(f"{path}: anchor format {about.get('format')!r}, this version reads {READABLE}")
     expected = {

@@ -8,8 +8,7 @@ where both are there they must agree.
 import json
 import os
 import pickle
-import warnings
-import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from model.moe.json_text import parse_json
+from model.moe.pt_files import load_pt
+
+CHECKSUM = "checksum"  # plain entry of a safetensors file, over all the rest of it
 SAFE = ".safetensors"
 OTHER_CONTAINER = {".pt": SAFE, SAFE: ".pt"}
 
@@ -81,27 +84,38 @@ def write_tensor_file(path: str | Path, content: Mapping[str, object]) -> None:
     tensors = {key: value.contiguous() for key, value in content.items() if isinstance(value, Tensor)}
     plain = {key: value for key, value in content.items() if key not in tensors}
     try:
-        # At most one metadata entry: the order of several is not fixed, equal contents shall be equal files.
-        data = save(tensors, {"plain": json.dumps(plain, sort_keys=True)} if plain else None)
+        # One metadata entry: the order of several is not fixed, equal contents shall be equal files.
+        sealed = plain | {CHECKSUM: tensors_checksum(tensors, plain)}
+        data = save(tensors, {"plain": json.dumps(sealed, sort_keys=True)})
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"{path}: cannot be written as safetensors ({error})") from error
     with atomic_write(path) as file:
         file.write(data)
 
 
+def tensors_checksum(tensors: Mapping[str, Tensor], plain: object) -> str:
+    """CRC-32 in hexadecimal over JSON values and, sorted by name, each tensor's name, type, shape and bytes."""
+    total = zlib.crc32(json.dumps(plain, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, total)
+    return f"{total:08x}"
+
+
 def read_tensor_file(path: str | Path, *, mmap: bool = False) -> dict[str, object]:
     """Read a file of tensors and plain values in either container.
 
     Args:
-        mmap: leave the tensors on disk until they are used, where the file's container allows it (zip: torch
-            1.6 and newer).
+        mmap: leave the tensors on disk, where the file's container allows it (zip: torch 1.6 and newer); for
+            looking at keys and shapes, since their bytes are not held against the checksums then.
 
     Returns:
         The dictionary in the file, tensors on the CPU.
 
     Raises:
-        ValueError: missing, truncated, no dictionary with text keys, a pickle that carries code, or the same
-            name is there in the other container with another content.
+        ValueError: missing, truncated, a checksum that does not fit, no dictionary with text keys, a pickle
+            that carries code, or the same name is there in the other container with another content.
     """
     path = Path(path)
     if not path.is_file():
@@ -136,31 +150,33 @@ def _read(path: Path, mmap: bool) -> dict[str, object]:
 
 
 def read_safetensors(path: Path) -> dict[str, object]:
-    """Tensors and plain entries of a safetensors file; ValueError if it is no good."""
+    """Tensors and plain entries of a safetensors file; ValueError if it is no good.
+
+    A file that was made without a checksum, elsewhere or before there were any, is taken as it is.
+    """
     try:
         with safe_open(path, "pt") as file:
-            plain = json.loads((file.metadata() or {}).get("plain", "{}"))
+            metadata = file.metadata() or {}
+            plain = parse_json(metadata.get("plain", "{}"))
             tensors: dict[str, Any] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path}: truncated or not a safetensors file ({error}); make it anew") from error
-    if not isinstance(plain, dict) or plain.keys() & tensors.keys():
+    if not isinstance(plain, dict) or plain.keys() & tensors.keys() or metadata.keys() - {"plain", "format"}:
         raise ValueError(f"{path}: its metadata are no plain entries beside the tensors; make it anew")
+    if plain.pop(CHECKSUM, None) not in (None, tensors_checksum(tensors, plain)):
+        raise ValueError(f"{path}: damaged, its checksum does not fit; restore it or make it anew")
     return tensors | plain
 
 
 def _read_pt(path: Path, mmap: bool) -> dict[str, object]:
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # refused or read all the same
-            content = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path)
-            )
+        content = load_pt(path, mmap=mmap, values=not mmap)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0] if str(error) else "unreadable pickle"
         raise ValueError(
             f"{path}: holds more than tensors and plain values, or is damaged ({reason}); not loaded"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever damage brings up in torch
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: truncated or not a torch file ({reason}); make it anew") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

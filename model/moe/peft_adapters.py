@@ -28,6 +28,7 @@ from model.moe.expert_files import (
 )
 from model.moe.expert_sites import KEY, in_usual_order, site_name
 from model.moe.files import atomic_write, read_tensor_file, write_tensor_file
+from model.moe.json_text import parse_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -200,7 +201,7 @@ def _own_header(entry: object, found: ExpertHeader, tensors: dict[str, Tensor], 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; give the folder of one adapter") from None
     except ValueError as error:

@@ -1,6 +1,8 @@
 """Files that survive a crash: the old content or the new, never half of either."""
 
 import multiprocessing
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,12 @@ import pytest
 from data.files import (
     append_line,
     only_run_in,
-    read_json_lines,
+    read_sealed_lines,
+    require_unchanged,
     require_writable,
+    seal,
     write_bytes_atomic,
+    write_sums,
 )
 from model.moe.files import atomic_write
 
@@ -27,19 +32,29 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
 
 def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
-    append_line(path, '{"key": 1}')
+    append_line(path, seal({"key": 1}))
     with path.open("ab") as file:
         file.write(b'{"key": 2, "te')
-    assert read_json_lines(path) == [{"key": 1}]
-    append_line(path, '{"key": 3}')
-    assert read_json_lines(path) == [{"key": 1}, {"key": 3}]
+    assert read_sealed_lines(path, {"key"}) == [{"key": 1}]
+    append_line(path, seal({"key": 3}))
+    assert read_sealed_lines(path, {"key"}) == [{"key": 1}, {"key": 3}]
 
 
-def test_a_broken_line_in_the_middle_is_an_error(tmp_path: Path) -> None:
+def test_a_damaged_line_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "answers.jsonl"
-    path.write_text('{"key": 1}\nnonsense\n{"key": 2}\n')
-    with pytest.raises(ValueError, match="line 2"):
-        read_json_lines(path)
+    lines = [seal({"key": key}) for key in ("ab", "cd", "ef")]
+    path.write_text("\n".join([lines[0], lines[1].replace("cd", "ce"), lines[2], '{"key": "old"}', "[]"]) + "\n")
+    assert read_sealed_lines(path, {"key"}) == [{"key": "ab"}, {"key": "ef"}, {"key": "old"}]
+    assert "2 of 5 lines are damaged" in caplog.text
+
+
+def test_sums_tell_a_changed_file(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text("{}")
+    write_sums(tmp_path, [tmp_path / "summary.json"])
+    require_unchanged(tmp_path / "summary.json")
+    (tmp_path / "summary.json").write_text("[]")
+    with pytest.raises(ValueError, match="summary.json: changed since SHA256SUMS"):
+        require_unchanged(tmp_path / "summary.json")
 
 
 def _try_to_enter(folder: Path, results: "multiprocessing.Queue[str]") -> None:
@@ -57,7 +72,7 @@ def test_a_second_run_on_one_folder_is_refused(tmp_path: Path) -> None:
         other = context.Process(target=_try_to_enter, args=(tmp_path, results))
         other.start()
         other.join()
-    assert "another run is writing here" in results.get()
+    assert f"another run is writing here (process {os.getpid()} on {socket.gethostname()})" in results.get()
     _try_to_enter(tmp_path, results)
     assert results.get() == "entered"
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -22,14 +23,9 @@ def sha(content: bytes) -> str:
 
 
 def hash_without_reading(index: MediaIndex, path: Path) -> str:
-    """The hash as the index remembers it: the content is swapped, size and time stay."""
-    stat, content = path.stat(), path.read_bytes()
-    path.write_bytes(b"?" * len(content))
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    found = index.content_hash(path)
-    path.write_bytes(content)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    return found
+    """The hash as the index remembers it."""
+    with mock.patch.object(Path, "open", side_effect=AssertionError("read again")):
+        return index.content_hash(path)
 
 
 def test_content_is_hashed_once(tmp_path: Path, medium: Path) -> None:
@@ -46,8 +42,9 @@ def test_a_changed_file_is_hashed_again(tmp_path: Path, medium: Path) -> None:
     medium.write_bytes(b"second")
     assert index.content_hash(medium) == sha(b"second")
     assert not index.is_checked(medium, "sound")
-    medium.write_bytes(b"fifth!")
-    os.utime(medium, ns=(1, 1))
+    stat = medium.stat()
+    medium.write_bytes(b"fifth!")  # as long as before, and made to look as old
+    os.utime(medium, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert index.content_hash(medium) == sha(b"fifth!")
 
 

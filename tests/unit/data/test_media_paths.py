@@ -21,9 +21,49 @@ def test_relative_paths_start_at_the_folder_or_the_media_root(tmp_path: Path) ->
 
 
 def test_absolute_paths_that_exist_are_used(tmp_path: Path) -> None:
-    file = touch(tmp_path / "f.jpg")
+    file = touch(tmp_path / "root" / "f.jpg")
     assert MediaPaths(tmp_path / "x").resolve(str(file)) == file
     assert MediaPaths(tmp_path / "x", tmp_path / "root").resolve(str(file)) == file
+
+
+def hostile(tmp_path: Path) -> dict[str, str]:
+    """What it is -> a path that leads out of tmp_path/root to a file that exists."""
+    secret = touch(tmp_path / "secret.jpg")
+    root = touch(tmp_path / "root" / "inside.jpg").parent
+    (root / "link.jpg").symlink_to(secret)
+    (root / "linked").symlink_to(tmp_path)
+    (root / "fine.jpg").symlink_to(root / "inside.jpg")
+    return {
+        "absolute": str(secret),
+        "upwards": "../secret.jpg",
+        "upwards through a folder": "linked/../secret.jpg",
+        "a link": "link.jpg",
+        "a link to a folder": "linked/secret.jpg",
+        "the folder above": "..",
+        "absolute with ..": f"{root}/../secret.jpg",
+    }
+
+
+def test_nothing_outside_the_media_root_is_reached(tmp_path: Path) -> None:
+    ways = hostile(tmp_path)
+    paths = MediaPaths(tmp_path, tmp_path / "root")
+    for way, text in ways.items():
+        with pytest.raises(ValueError, match="outside of the media root"):
+            print(way, paths.resolve(text))
+    assert paths.resolve("fine.jpg") == tmp_path / "root" / "fine.jpg"
+    assert paths.resolve("a/../inside.jpg") == tmp_path / "root" / "a/../inside.jpg"
+
+
+def test_a_prefix_does_not_lead_out_either(tmp_path: Path) -> None:
+    touch(tmp_path / "secret.jpg")
+    with pytest.raises(ValueError, match="outside of the media root"):
+        MediaPaths(tmp_path, tmp_path / "root", "/data").resolve("/data/../secret.jpg")
+
+
+@pytest.mark.parametrize("text", ["a\0b.jpg", "\ud800.jpg", "x" * 256, "x/" * 2000])
+def test_what_cannot_be_a_path_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match="cannot be a path"):
+        MediaPaths(tmp_path).resolve(text)
 
 
 def test_placeholders_are_found_below_the_media_root(tmp_path: Path) -> None:
@@ -35,7 +75,8 @@ def test_placeholders_are_found_below_the_media_root(tmp_path: Path) -> None:
 
 
 def test_a_placeholder_that_fits_nowhere_stays_as_written(tmp_path: Path) -> None:
-    assert MediaPaths(Path("/elsewhere"), tmp_path).resolve(PLACEHOLDER) == Path(PLACEHOLDER)
+    with pytest.raises(ValueError, match="outside of the media root"):
+        MediaPaths(Path("/elsewhere"), tmp_path).resolve(PLACEHOLDER)
     assert MediaPaths(Path("/elsewhere")).resolve(PLACEHOLDER) == Path(PLACEHOLDER)
 
 
@@ -51,12 +92,14 @@ def test_a_placeholder_that_fits_twice_is_an_error(tmp_path: Path) -> None:
 def test_a_prefix_settles_it(tmp_path: Path) -> None:
     paths = MediaPaths(Path("/elsewhere"), tmp_path, "/path/to/dataset_QA/")
     assert paths.resolve(PLACEHOLDER) == tmp_path / "frames/c0/f0.jpg"
-    assert paths.resolve("/path/to/other/f.jpg") == Path("/path/to/other/f.jpg")
+    with pytest.raises(ValueError, match="outside of the media root"):
+        paths.resolve("/path/to/other/f.jpg")
 
 
 def test_a_prefix_is_a_whole_part_of_the_path(tmp_path: Path) -> None:
     paths = MediaPaths(Path("/elsewhere"), tmp_path, "/path/to/data")
-    assert paths.resolve(PLACEHOLDER) == Path(PLACEHOLDER)
+    with pytest.raises(ValueError, match="outside of the media root"):
+        paths.resolve(PLACEHOLDER)
 
 
 def test_a_prefix_needs_a_media_root(tmp_path: Path) -> None:

@@ -131,6 +131,7 @@ def test_written_files_agree(tmp_path: Path, summary: dict[str, Any]) -> None:
     expected = summary_to_markdown(stored, pictures=pictures)
     assert (tmp_path / "new" / "summary.md").read_text() == expected
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "SHA256SUMS",
         *pictures,
         "summary.json",
         "summary.md",

@@ -60,7 +60,7 @@ def test_an_error_is_the_callers_and_stops_the_rest(tmp_path: Path) -> None:
 
 
 def test_a_killed_process_is_an_error_with_its_status() -> None:
-    with pytest.raises(RuntimeError, match="status -9"):
+    with pytest.raises(ChildProcessError, match="status -9"):
         run_forked([lambda: os.kill(os.getpid(), signal.SIGKILL)], jobs=1)
 
 
