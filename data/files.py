@@ -73,7 +73,7 @@ def seal(value: dict[str, Any]) -> str:
 
 
 def read_sealed_lines(path: Path, keys: set[str]) -> list[dict[str, Any]]:
-    """Objects with exactly these keys from a file of sealed lines; a damaged line is left out, with a warning.
+    """Objects with exactly these keys from a file of sealed lines; damaged lines are left out with a warning.
 
     Lines without a checksum, from before there was one, are taken as they are. A torn last line is cut off.
     """
@@ -133,8 +133,8 @@ def require_unchanged(path: Path) -> None:
 def only_run_in(folder: Path) -> Iterator[None]:
     """Hold `folder` for this run; a second run on the same folder gets a ValueError instead of a race.
 
-    Of several processes of one run (RANK is set by the launchers) the first holds it. The system lets go of it
-    when that process and those it forked have ended, however they end: nothing is left to clean up.
+    Of several processes of one run (RANK is set by the launchers) the first holds it. The system lets go of
+    it when that process and those it forked have ended, however they end: nothing is left to clean up.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if int(os.environ.get("RANK", "0")) > 0:

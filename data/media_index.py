@@ -1,10 +1,10 @@
 """What is known about media files: content hashes, and which files were found to be decodable.
 
-An entry holds while path, size, modification time and change time of the file stay the same; the last one moves
-too where a file is rewritten and its old modification time put back. Entries are kept as JSON
-lines that are only ever appended, each line with one write and a line break on both sides: a line torn by a
-kill spoils itself alone and is skipped, and several processes can append at once. The file can be deleted at
-any time.
+An entry holds while path, size, modification time and change time of the file stay the same; the last one
+moves too where a file is rewritten and its old modification time put back. Entries are kept as JSON lines
+that are only ever appended, each line with one write and a line break on both sides: a line torn by a kill
+spoils itself alone and is skipped, and several processes can append at once. The file can be deleted at any
+time.
 """
 
 from __future__ import annotations

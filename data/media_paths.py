@@ -10,8 +10,8 @@ Rules, in this order:
    way fits, the dropped part is remembered and used for every path that starts with it; where several fit,
    that is an error.
 
-Where a `media_root` is given, nothing outside of it is ever opened: an absolute path, `..` or a link that leads
-out of it is an error.
+Where a `media_root` is given, nothing outside of it is ever opened: an absolute path, `..` or a link that
+leads out of it is an error.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class MediaPaths:
     def resolve(self, text: str) -> Path:
         """Path of a media file; it may not exist.
 
-        Raises ValueError where rule 4 fits in several ways, for a path that leads out of the media root, and for
-        a text that cannot be a path.
+        Raises ValueError where rule 4 fits in several ways, for a path that leads out of the media root, and
+        for a text that cannot be a path.
         """
         try:
             parts = os.fsencode(text).split(b"/")
@@ -62,8 +62,8 @@ class MediaPaths:
         path = self._place(text)
         if self._real_root is not None and not self._is_inside(path):
             raise ValueError(
-                f"{brief(text)} leads to {brief(str(path))}, outside of the media root {self.media_root}; put the "
-                "file below it, or give the folder that holds it as --media_root"
+                f"{brief(text)} leads to {brief(str(path))}, outside of the media root {self.media_root}; "
+                "put the file below it, or give the folder that holds it as --media_root"
             )
         return path
 

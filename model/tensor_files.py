@@ -1,7 +1,8 @@
 """Safe reading of weight files, and digests that tell one set of weights from another.
 
 Pickles are read with `weights_only=True`: a file that carries code raises instead of running it. What
-`torch.save` wrote is held against its checksums (model/moe/pt_files.py); safetensors files of others have none.
+`torch.save` wrote is held against its checksums (model/moe/pt_files.py); safetensors files of others have
+none.
 """
 
 import hashlib

@@ -49,8 +49,8 @@ class CheckpointFolder:
         """Replace the saved state; ValueError, and the saved one stays, if a tensor in it is not finite."""
         if bad := _not_finite(state):
             raise ValueError(
-                f"{self._state}: not saved, {bad} has values that are not finite; the last good state is kept. "
-                "Lower the learning rate or use another precision"
+                f"{self._state}: not saved, {bad} has values that are not finite; the last good one stays; "
+                "lower the learning rate or use another precision"
             )
         with atomic_write(self._state) as file:
             torch.save(state, file)

@@ -61,7 +61,7 @@ def read_split(path: Path) -> Split:
         found = loadmat(path)  # numbers only: MATLAB's objects and functions are left as bytes
         return Split(*(found[key].ravel().astype(int) - 1 for key in ("trainNdxs", "testNdxs")))
     except Exception as error:  # scipy raises anything on a damaged file
-        raise ValueError(f"{path}: no split with trainNdxs and testNdxs ({error}); download it again") from error
+        raise ValueError(f"{path}: no trainNdxs and testNdxs ({error}); download it again") from error
 
 
 if __name__ == "__main__":

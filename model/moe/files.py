@@ -94,7 +94,7 @@ def write_tensor_file(path: str | Path, content: Mapping[str, object]) -> None:
 
 
 def tensors_checksum(tensors: Mapping[str, Tensor], plain: object) -> str:
-    """CRC-32 in hexadecimal over JSON values and, sorted by name, each tensor's name, type, shape and bytes."""
+    """CRC-32 (hex) over JSON values and, sorted by name, each tensor's name, type, shape and bytes."""
     total = zlib.crc32(json.dumps(plain, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -107,8 +107,8 @@ def read_tensor_file(path: str | Path, *, mmap: bool = False) -> dict[str, objec
     """Read a file of tensors and plain values in either container.
 
     Args:
-        mmap: leave the tensors on disk, where the file's container allows it (zip: torch 1.6 and newer); for
-            looking at keys and shapes, since their bytes are not held against the checksums then.
+        mmap: leave the tensors on disk, where the container allows it (zip: torch 1.6 and newer);
+            for looking at keys and shapes, since their bytes are not held against the checksums then.
 
     Returns:
         The dictionary in the file, tensors on the CPU.

@@ -1,8 +1,8 @@
 """Reading files of `torch.save` without running code and without using a damaged byte.
 
-`torch.load` does not look at the checksums that `torch.save` writes: a flipped bit in a tensor goes unnoticed,
-with and without mmap. Here every record of the archive is held against its CRC-32 before anything is unpickled.
-Files older than torch 1.6 are no archives and have no checksums.
+`torch.load` does not look at the checksums that `torch.save` writes: a flipped bit in a tensor goes
+unnoticed, with and without mmap. Here every record of the archive is held against its CRC-32 before anything
+is unpickled. Files older than torch 1.6 are no archives and have no checksums.
 """
 
 from __future__ import annotations
@@ -60,11 +60,15 @@ def check_archive(path: Path, *, values: bool = True) -> None:
         raise ValueError(f"its records announce more than the {size} bytes of the file")
     if not values:
         records = [record for record in records if record.filename.partition("/")[2] in STRUCTURE]
-    with path.open("rb") as file, memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_READ) as content:
-        with memoryview(content) as view, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for fault in pool.map(lambda record: _record_fault(view, record), records):
-                if fault:
-                    raise ValueError(fault)
+    with (
+        path.open("rb") as file,
+        memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_READ) as content,
+        memoryview(content) as view,
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+    ):
+        for fault in pool.map(lambda record: _record_fault(view, record), records):
+            if fault:
+                raise ValueError(fault)
 
 
 def _record_fault(content: memoryview, record: zipfile.ZipInfo) -> str | None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from data import decoding
 from data.decoding import (
     MediaError,
     NoSoundError,
@@ -247,3 +250,62 @@ def test_nothing_is_left_open(files: Any, tmp_path: Path) -> None:
     for path in (files.sound("a.wav"), files.video("v.mp4", waveform=files.tone())):
         read_sound(path)
     shutil.rmtree(tmp_path)  # a ResourceWarning would fail the test
+
+
+# -- what would need more memory or time than a clip has a claim to, or opens something else
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG that announces a size and holds nothing of it."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+@pytest.mark.parametrize("size", [(10_000, 10_000), (60_000, 60_000)])
+def test_a_picture_that_would_unpack_to_gigabytes(files: Any, size: tuple[int, int]) -> None:
+    path = files.path("bomb.png")
+    path.write_bytes(png(*size))
+    with pytest.raises(MediaError, match=re.escape(str(path))):
+        read_picture(path)
+
+
+def test_a_program_is_no_picture(files: Any) -> None:
+    path = files.path("p.jpg")
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(MediaError, match=r"p\.jpg: cannot be decoded"):
+        read_picture(path)
+
+
+def test_a_wav_that_announces_hours(files: Any) -> None:
+    path = files.sound("s.wav")
+    content = bytearray(path.read_bytes())
+    content[24:28] = struct.pack("<I", 1)  # one sample a second: 16000 samples last 4 hours
+    path.write_bytes(content)
+    with pytest.raises(MediaError, match=r"s\.wav: longer than 3600 s"):
+        read_sound(path)
+
+
+def test_endless_sound_and_video_are_bounded(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = files.video("v.mp4", waveform=files.tone(1.0))
+    monkeypatch.setattr(decoding, "MAX_FRAMES", 5)
+    with pytest.raises(MediaError, match=r"v\.mp4: more than 5 frames"):
+        read_video_frames(path, 2)
+    monkeypatch.setattr(decoding, "MAX_VALUES", 2000)
+    with pytest.raises(MediaError, match=r"v\.mp4: longer than"):
+        read_sound(path)
+    monkeypatch.setattr(decoding, "MAX_SECONDS", 1)
+    with pytest.raises(MediaError, match=r"v\.mp4: longer than 1 s"):
+        has_sound(path)
+
+
+def test_a_playlist_opens_no_other_file(files: Any) -> None:
+    video = files.video("v.mp4")
+    path = files.path("list.mp4")
+    for text in (f"ffconcat version 1.0\nfile {video.name}\n", f"#EXTM3U\n#EXTINF:1,\n{video.name}\n"):
+        path.write_text(text)
+        with pytest.raises(MediaError, match=r"list\.mp4: cannot be decoded"):
+            read_video_frames(path, 2)

@@ -43,7 +43,9 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
 def test_a_damaged_line_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "answers.jsonl"
     lines = [seal({"key": key}) for key in ("ab", "cd", "ef")]
-    path.write_text("\n".join([lines[0], lines[1].replace("cd", "ce"), lines[2], '{"key": "old"}', "[]"]) + "\n")
+    path.write_text(
+        "\n".join([lines[0], lines[1].replace("cd", "ce"), lines[2], '{"key": "old"}', "[]"]) + "\n"
+    )
     assert read_sealed_lines(path, {"key"}) == [{"key": "ab"}, {"key": "ef"}, {"key": "old"}]
     assert "2 of 5 lines are damaged" in caplog.text
 

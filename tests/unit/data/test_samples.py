@@ -244,3 +244,19 @@ def test_any_json_is_read_or_refused(tmp_path: Path, content: Any) -> None:
         assert all(problem.source == path for problem in error.problems)
     else:
         assert len(samples) == len(content)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ('{"note": "\\ud800"}', "half a surrogate pair"),
+        ('{"note": ' + "[" * 80 + "]" * 80 + "}", "nested too deeply"),
+        ('{"id": ' + "9" * 5000 + "}", "not usable JSON"),
+        ("[" * 100_000, "nested too deeply|not usable JSON"),
+    ],
+)
+def test_what_could_not_be_written_back_is_refused(tmp_path: Path, item: str, message: str) -> None:
+    path = tmp_path / "samples.json"
+    path.write_text(f"[{item}]")
+    with pytest.raises(InputError, match=message):
+        read_samples(path)

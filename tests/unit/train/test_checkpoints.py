@@ -51,3 +51,12 @@ def test_a_state_that_carries_code_is_refused(tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(ValueError, match="damaged"):
         folder.load()
     assert "code ran" not in capsys.readouterr().out
+
+
+def test_a_state_that_is_not_finite_does_not_replace_a_good_one(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, {})
+    folder.save({"step": 1, "learned": {"a": torch.ones(2)}})
+    bad = {"step": 2, "optimizer": {"state": {0: [torch.tensor([1.0, float("inf")])]}}}
+    with pytest.raises(ValueError, match=r"state\.optimizer\.state\.0\.0 has values that are not finite"):
+        folder.save(bad)
+    assert folder.load()["step"] == 1
