@@ -61,10 +61,16 @@ def sha256_text(text: str) -> str:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line with a single write, so that parallel writers do not mix their lines."""
-    with path.open("ab") as file:
-        file.write(line.encode() + b"\n")
-        file.flush()
+    """Append one line with a single write, so that parallel writers do not mix their lines.
+
+    Raises OSError naming the file; a part of the line may be there then.
+    """
+    try:
+        with path.open("ab") as file:
+            file.write(line.encode() + b"\n")
+            file.flush()
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; free some space and start again", str(path)) from error
 
 
 def seal(value: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from data.files import append_line
 from model.moe.json_text import parse_json
 
 KEY = ("path", "size", "mtime_ns", "ctime_ns")
@@ -72,8 +73,7 @@ class MediaIndex:
         if self.path is not None:
             line = json.dumps(dict(zip(KEY, key, strict=True)) | facts)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab", buffering=0) as file:
-                file.write(b"\n" + line.encode() + b"\n")
+            append_line(self.path, f"\n{line}")
 
     def _read_line(self, line: bytes) -> None:
         try:

@@ -30,7 +30,7 @@ import torch
 
 from data.benchmark import read_benchmark
 from data.command_line import add_backbone_flags, backbone_paths, default_device, main_command
-from data.files import read_json, write_bytes_atomic
+from data.files import read_json, require_unchanged, write_bytes_atomic
 from data.folders import stored_anchor, stored_expert
 from data.run_record import read_identity
 from data.text_features import may_be_kind
@@ -139,7 +139,10 @@ def export(arguments: argparse.Namespace, folder: Path) -> None:
     )
     title = read_benchmark(arguments.benchmark).name if arguments.benchmark else "AVQACL-MoE"
     facts = CardFacts(title, base_model, arguments.license, deployment, experts)
-    summary = read_json(arguments.summary) if arguments.summary else None
+    summary = None
+    if arguments.summary:
+        require_unchanged(arguments.summary)
+        summary = read_json(arguments.summary)
     write_bytes_atomic(folder / "README.md", model_card(facts, summary).encode())
     if arguments.save_llm is not None:
         save_llm(arguments, arguments.save_llm)

@@ -41,7 +41,7 @@ def load_pt(path: Path, *, mmap: bool = False, values: bool = True) -> Any:
     if archive:
         check_archive(path, values=values)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Detected pickle protocol")  # refused or read all the same
+        warnings.filterwarnings("ignore", "Detected pickle protocol|Validating sparse")  # no news
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and archive)
     _check_tensors(content, depth=3)
     return content

@@ -28,7 +28,7 @@ from tests.faults.crash import Fault, watch_files
 from tests.recipe.studies import ROOT, small_benchmark
 from train import train_all
 
-HANG = 300.0  # seconds after which a job counts as hanging
+HANG = 3600.0  # seconds after which a job counts as hanging
 TRAIN_FLAGS = ("--num_train_epochs", "4", "--per_device_train_batch_size", "2", "--save_steps", "2")
 
 

@@ -78,7 +78,7 @@ def case_disk_full(
         if ended.status == 0:  # the rest was written below the limit, or only renamed
             loss = None
         else:
-            loss = ended.unclear("File too large")
+            loss = ended.unclear("File too large", str(study.folder))
         again = run(study)
         loss = loss or lost_since(before, study) or differences(wanted, outcome(study))
         if again.status:

@@ -144,7 +144,7 @@ def test_written_files_agree(tmp_path: Path, summary: dict[str, Any]) -> None:
 
 def test_pictures_are_left_out_where_there_is_nothing_to_show(tmp_path: Path) -> None:
     write_report(tmp_path, "X", TASKS, [0], [MethodResult("zero_shot", ([[2.0, 4.0]],), 4, (0,))], {})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["summary.json", "summary.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["SHA256SUMS", "summary.json", "summary.md"]
 
 
 @pytest.mark.parametrize(
