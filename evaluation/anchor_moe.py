@@ -15,17 +15,15 @@ import torch
 
 from data.asking import clip_sample
 from data.feature_store import FeatureStore
-from data.files import sha256_file
 from data.folders import stored_anchor, stored_expert, tasks_in
 from data.inputs import Inputs
 from data.samples import Sample
 from evaluation.answer_book import AnswerBook
 from evaluation.answering import Answerer, Generation, Request
+from evaluation.expert_loading import load_experts
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.backbone import Backbone, find_checkpoints, load_backbone
 from model.moe.anchor_files import load_anchor
-from model.moe.expert_files import inspect_expert
-from model.moe.experts import ExpertBank, ExpertConfig
 from model.moe.routing import Router
 from model.moe.routing_records import RouterConfig, Routing
 
@@ -61,22 +59,6 @@ def task_ids_in(experts: Path, anchors: Path, num_experts: int | None = None) ->
                     f"{path}: missing; every task needs its expert and its anchor (tasks {tasks})"
                 )
     return tasks
-
-
-def bank_config(paths: Sequence[Path]) -> ExpertConfig:
-    """The configuration that these expert files share.
-
-    Raises:
-        ValueError: two files differ in kind, rank, alpha, layers or projections.
-    """
-    configs: dict[ExpertConfig, Path] = {}
-    for path in paths:
-        configs.setdefault(inspect_expert(path).config, path)
-    if len(configs) > 1:
-        raise ValueError(
-            f"experts of different make cannot share a bank: {', '.join(map(str, configs.values()))}"
-        )
-    return next(iter(configs))
 
 
 class AnchorMoE:
@@ -124,16 +106,14 @@ class AnchorMoE:
         """Put experts and anchors in front of a backbone that is loaded already."""
         tasks = task_ids_in(experts, anchors, num_experts)
         files = {task: stored_expert(experts, task) for task in tasks}
-        bank = ExpertBank(backbone.llm, bank_config(list(files.values())), backbone.identity)
-        for task, path in files.items():
-            bank.load(task, path)
+        bank, digests = load_experts(backbone.llm, backbone.identity, files)
         loaded = [load_anchor(stored_anchor(anchors, task), task, backbone.identity) for task in tasks]
         answerer = Answerer(
             AnchorLM(backbone.llm, bank, backbone.loading.prefixes),
             inputs,
             book,
             generation or Generation(progress=not inputs.quiet),
-            {task: sha256_file(path) for task, path in files.items()},
+            digests,
         )
         return cls(inputs, answerer, Router(loaded, router))
 

@@ -28,10 +28,11 @@ from data.folders import StudyFolders
 from data.inputs import Inputs
 from data.run_record import provenance
 from data.samples import Sample
-from evaluation.anchor_moe import bank_config, describe, prediction_json
+from evaluation.anchor_moe import describe, prediction_json
 from evaluation.answer_book import AnswerBook
 from evaluation.answering import Answerer, Generation
 from evaluation.arguments import add_generation_flags, add_router_flags, generation, router_config
+from evaluation.expert_loading import load_experts
 from evaluation.ranks import Ranks, fix_threads, launched
 from evaluation.report import MethodResult, write_report
 from evaluation.scoring.routing import RoutingRecord
@@ -39,7 +40,6 @@ from evaluation.study import METHODS, Experts, MethodPlan, Planner, accuracy_mat
 from evaluation.tables import format_summary
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.backbone import Backbone
-from model.moe.experts import ExpertBank, ExpertConfig
 from model.moe.routing_records import RouterConfig, Routing
 from train.dry_run import add_dry_run_flags, dry_run
 
@@ -184,10 +184,10 @@ def evaluate_seed(
     folders = StudyFolders(arguments.output, seed, given_experts=arguments.experts)
     files = [path for method in methods for path in expert_files(tasks, method, folders) if path.is_file()]
     files = list(dict.fromkeys(files))
-    bank = ExpertBank(backbone.llm, bank_config(files) if files else ExpertConfig(), backbone.identity)
+    numbered = dict(enumerate(files))
+    bank, digests = load_experts(backbone.llm, backbone.identity, numbered, own_ids=False)
     try:
-        experts = Experts.load(bank, files)
-        digests = {number: sha256_file(path) for path, number in experts.ids.items()}
+        experts = Experts({path: number for number, path in numbered.items()})
         book = AnswerBook(arguments.results / "answers.jsonl", ranks)
         answerer = Answerer(
             AnchorLM(backbone.llm, bank, backbone.loading.prefixes), inputs, book, settings, digests

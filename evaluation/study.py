@@ -22,8 +22,7 @@ from data.samples import Sample
 from evaluation.answering import Answerer, Request
 from evaluation.scoring.answers import score_answers
 from model.moe.anchor_files import load_anchor
-from model.moe.expert_files import inspect_expert, read_expert
-from model.moe.experts import NO_EXPERT, ExpertBank
+from model.moe.experts import NO_EXPERT
 from model.moe.routing import Router
 from model.moe.routing_records import RouterConfig, Routing
 
@@ -54,15 +53,6 @@ class Experts:
     """Expert files in one bank: each file has an id of its own there."""
 
     ids: dict[Path, int]
-
-    @classmethod
-    def load(cls, bank: ExpertBank, paths: Sequence[Path]) -> Experts:
-        """Load files under ids 0, 1, ... in the order given; each must fit the bank's base and
-        configuration."""
-        for number, path in enumerate(paths):
-            header = replace(inspect_expert(path).header, base_identity=bank.base_identity)
-            bank.load_state(number, read_expert(path, header), str(path))
-        return cls({path: number for number, path in enumerate(paths)})
 
 
 def expert_files(tasks: Sequence[Task], method: str, folders: StudyFolders) -> list[Path]:

@@ -116,7 +116,7 @@ def record_activations(bank: ExpertBank, mask: Tensor | None = None) -> Iterator
         x = inputs[0].detach()  # (B, T, in)
         norms = torch.stack(
             [
-                torch.linalg.vector_norm(x @ layer.factors(k)[0].detach().to(x.dtype).T, dim=2)
+                torch.linalg.vector_norm(x @ layer.factors(k)[0].detach().to(x).T, dim=2)
                 for k in record.task_ids
             ],
             2,

@@ -10,7 +10,7 @@ file, whose base cannot be verified.
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -96,18 +96,28 @@ def inspect_expert(path: str | Path) -> ExpertFile:
     Raises:
         ValueError: as `read_expert`, or a key that no expert has.
     """
-    content = read_tensor_file(path, mmap=True)
-    header = _header(content, path)
-    matches = [(key, _KEY.match(key)) for key in content if key != "expert"]
-    for key, match in matches:
+    return inspect_content(read_tensor_file(path, mmap=True), path)[0]
+
+
+def inspect_content(content: Mapping[str, object], path: str | Path) -> tuple[ExpertFile, dict[str, Tensor]]:
+    """What a file's content is, and its tensors; as `inspect_expert`."""
+    header, tensors = _header(content, path), _tensors(content, path)
+    return ExpertFile(header, *expert_sites_of(tensors, path)), tensors
+
+
+def expert_sites_of(keys: Iterable[str], path: str | Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Layers and projections that tensors under these keys cover; ValueError for a key that no expert has."""
+    found = []
+    for key in keys:
+        match = _KEY.match(key)
         if match is None:
             raise ValueError(
                 f"{path}: unexpected key {key!r}; expected model.layers.N.mlp.NAME...weight or "
                 "model.layers.N.self_attn.NAME...weight"
             )
-    found = [match for _, match in matches if match is not None]
+        found.append(match)
     layers = tuple(sorted({int(match["layer"]) for match in found}))
-    return ExpertFile(header, layers, in_usual_order({match["projection"] for match in found}))
+    return layers, in_usual_order({match["projection"] for match in found})
 
 
 def read_expert(path: str | Path, wanted: ExpertHeader, *, mmap: bool = False) -> dict[str, Tensor]:
@@ -120,7 +130,12 @@ def read_expert(path: str | Path, wanted: ExpertHeader, *, mmap: bool = False) -
         ValueError: file missing, damaged or carrying code, or another kind, rank, alpha, task or base.
     """
     content = read_tensor_file(path, mmap=mmap)
-    header = _header(content, path)
+    check_header(path, _header(content, path), wanted)
+    return _tensors(content, path)
+
+
+def check_header(path: str | Path, header: ExpertHeader, wanted: ExpertHeader) -> None:
+    """Raise a ValueError unless a file with this header is what `wanted` says; see `read_expert`."""
     for name in ("kind", "rank", "alpha", "tokens", "task_id"):
         got, expected = getattr(header, name), getattr(wanted, name)
         if got != expected and not (name == "task_id" and got is None):
@@ -134,6 +149,9 @@ def read_expert(path: str | Path, wanted: ExpertHeader, *, mmap: bool = False) -
             f"{path}: made for base {header.base_identity[:16]}, the backbone loaded is "
             f"{wanted.base_identity[:16]}; load the backbone it was trained on, or train it again"
         )
+
+
+def _tensors(content: Mapping[str, object], path: str | Path) -> dict[str, Tensor]:
     tensors = {key: value for key, value in content.items() if key != "expert"}
     for key, value in tensors.items():
         if not isinstance(value, Tensor):
@@ -143,21 +161,27 @@ def read_expert(path: str | Path, wanted: ExpertHeader, *, mmap: bool = False) -
 
 def check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], source: str) -> None:
     """Raise a ValueError unless `state` has exactly these keys, shapes and a floating type."""
-    missing = [key for key in shapes if key not in state]
-    unexpected = [key for key in state if key not in shapes]
+    check_shapes({key: tuple(tensor.shape) for key, tensor in state.items()}, shapes, source)
+    for key in shapes:
+        if not state[key].is_floating_point():
+            raise ValueError(f"{source}: {key} has type {state[key].dtype}, expected a floating type")
+
+
+def check_shapes(got: Mapping[str, Sequence[int]], shapes: Mapping[str, Sequence[int]], source: str) -> None:
+    """Raise a ValueError unless `got` has exactly these keys and shapes."""
+    missing = [key for key in shapes if key not in got]
+    unexpected = [key for key in got if key not in shapes]
     if missing or unexpected:
         raise ValueError(
             f"{source}: {len(missing)} keys missing {missing[:3]}, {len(unexpected)} unexpected "
             f"{unexpected[:3]}; the expert was made with other layers or projections, or for another model"
         )
     for key, shape in shapes.items():
-        if tuple(state[key].shape) != tuple(shape):
+        if tuple(got[key]) != tuple(shape):
             raise ValueError(
-                f"{source}: {key} has shape {tuple(state[key].shape)}, expected {tuple(shape)}; "
+                f"{source}: {key} has shape {tuple(got[key])}, expected {tuple(shape)}; "
                 "the expert was made for another model or rank"
             )
-        if not state[key].is_floating_point():
-            raise ValueError(f"{source}: {key} has type {state[key].dtype}, expected a floating type")
 
 
 _ADVICE = {

@@ -3,9 +3,10 @@
 Legend: B batch, T tokens, R rank, U distinct experts in a batch; `in`, `out` widths of the layer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,16 @@ NO_EXPERT = -1
 """Task id of a row that the bare backbone answers."""
 
 
+class HeldExpert(Protocol):
+    """What a layer asks of an expert, wherever its tensors are."""
+
+    def get(self, name: str) -> Tensor:
+        """One tensor."""
+
+    def versions(self, names: Sequence[str]) -> tuple[object, ...]:
+        """Equal as long as these tensors are the same and have the same values."""
+
+
 class Expert(nn.Module):
     """The parameters of one task's expert, one or two per layer, under names without dots."""
 
@@ -22,6 +33,13 @@ class Expert(nn.Module):
         super().__init__()
         for name, tensor in tensors.items():
             self.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+
+    def get(self, name: str) -> Tensor:
+        return self._parameters[name]  # type: ignore[return-value]
+
+    def versions(self, names: Sequence[str]) -> tuple[object, ...]:
+        parameters = [self.get(name) for name in names]
+        return tuple((id(parameter), parameter._version) for parameter in parameters)
 
 
 @dataclass
@@ -55,7 +73,7 @@ class Selection:
 class Active:
     """What a bank shares with its layers: the experts it holds and the selection in force."""
 
-    experts: dict[int, Expert] = field(default_factory=dict)
+    experts: dict[int, HeldExpert] = field(default_factory=dict)
     selection: Selection | None = None
     dropout: float = 0.0
     """Share of a LoRA expert's inputs that is zeroed, the rest scaled up; above 0 while one learns."""
@@ -121,18 +139,27 @@ class LoraLinear(ExpertLinear):
     def __init__(self, base: nn.Linear, site: str, active: Active, scale: float):
         super().__init__(base, site, active)
         self.scale = scale
+        self.names = (site + "_A", site + "_B")
 
     def factors(self, task_id: int) -> tuple[Tensor, Tensor]:
         """A (R, in) and B (out, R) of one task."""
         expert = self.active.experts[task_id]
-        return getattr(expert, self.site + "_A"), getattr(expert, self.site + "_B")
+        return expert.get(self.names[0]), expert.get(self.names[1])
 
     def expert(self, x: Tensor, task_id: int) -> Tensor:
-        return self._add(self.base(x), x, task_id)
+        assert self.active.selection is not None
+        if self._learns((task_id,)):
+            return self._add(self.base(x), x, task_id)
+        y = self.base(x)
+        a, b = self._gather(x, self.active.selection)  # (1, R, in), (1, out, R)
+        low = F.linear(self._thin(x), a[0])  # (B, ..., R)
+        return _add_product(y.flatten(0, -2), low.flatten(0, -2), b[0].t(), self.scale).view(y.shape)
+
+    def _learns(self, task_ids: Sequence[int]) -> bool:
+        return torch.is_grad_enabled() and any(f.requires_grad for t in task_ids for f in self.factors(t))
 
     def _add(self, y: Tensor, x: Tensor, task_id: int) -> Tensor:
-        a, b = self.factors(task_id)
-        a, b = a.to(x.dtype), b.to(x.dtype)
+        a, b = (factor.to(x) for factor in self.factors(task_id))
         low = F.linear(self._thin(x), a)  # (B, ..., R)
         return torch.addmm(y.flatten(0, -2), low.flatten(0, -2), b.t(), alpha=self.scale).view(y.shape)
 
@@ -141,9 +168,7 @@ class LoraLinear(ExpertLinear):
 
     def mixed(self, x: Tensor, selection: Selection) -> Tensor:
         y = self.base(x)
-        if torch.is_grad_enabled() and any(
-            f.requires_grad for t in selection.distinct for f in self.factors(t)
-        ):
+        if self._learns(selection.distinct):
             for task_id in selection.distinct:
                 rows = selection.rows(task_id, x.device)
                 y = y.index_copy(0, rows, self._add(y[rows], x[rows], task_id))
@@ -152,7 +177,7 @@ class LoraLinear(ExpertLinear):
         x = self._thin(x)
         if len(a) == len(x):
             low = torch.bmm(x.flatten(1, -2), a.transpose(1, 2))
-            return torch.baddbmm(y.flatten(1, -2), low, b.transpose(1, 2), alpha=self.scale).view(y.shape)
+            return _add_product(y.flatten(1, -2), low, b.transpose(1, 2), self.scale).view(y.shape)
         rows = selection.expert_rows(
             x.device
         )  # the other rows are not touched: they equal the backbone bit for bit
@@ -161,24 +186,34 @@ class LoraLinear(ExpertLinear):
         return y.index_add(0, rows, added, alpha=self.scale)
 
     def _gather(self, x: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
-        factors = [self.factors(task_id) for task_id in selection.distinct]
-        stamp = (x.dtype, x.device, *((id(f), f._version) for pair in factors for f in pair))
+        """A (B', R, in) and B (B', out, R) of the rows with an expert, in the type of x; one row if they
+        share it."""
+        experts = self.active.experts
+        versions = [v for t in selection.distinct for v in experts[t].versions(self.names)]
+        stamp = (x.dtype, x.device, *versions)
         kept = selection.gathered.get(self.site)
         if kept is None or kept[0] != stamp:
-            place = {task_id: position for position, task_id in enumerate(selection.distinct)}
-            index = torch.tensor([place[t] for t in selection.ids if t != NO_EXPERT], device=x.device)
-            a = torch.stack([a for a, _ in factors]).to(x.dtype)[index]  # (U, R, in) -> (B', R, in)
-            b = torch.stack([b for _, b in factors]).to(x.dtype)[index]  # (U, out, R) -> (B', out, R)
-            kept = (stamp, a, b)
+            factors = {task_id: self.factors(task_id) for task_id in selection.distinct}
+            ids = selection.distinct if selection.only is not None else selection.ids
+            rows = [factors[task_id] for task_id in ids if task_id != NO_EXPERT]
+            kept = (stamp, torch.stack([a for a, _ in rows]).to(x), torch.stack([b for _, b in rows]).to(x))
             selection.gathered[self.site] = kept
         return kept[1], kept[2]
+
+
+def _add_product(y: Tensor, low: Tensor, b: Tensor, scale: float) -> Tensor:
+    """y + scale low b, one matrix or a batch of them; in place where no gradient needs y."""
+    if y.requires_grad or low.requires_grad:
+        add = torch.addmm if y.ndim == 2 else torch.baddbmm
+        return add(y, low, b, alpha=scale)
+    return y.addmm_(low, b, alpha=scale) if y.ndim == 2 else y.baddbmm_(low, b, alpha=scale)
 
 
 class MlpLinear(ExpertLinear):
     """`W_k x`: each row's own full weight (out, in), as published. Rows are grouped by expert."""
 
     def expert(self, x: Tensor, task_id: int) -> Tensor:
-        weight = getattr(self.active.experts[task_id], self.site + "_W")
+        weight = self.active.experts[task_id].get(self.site + "_W")
         return F.linear(x, weight.to(x.dtype), self.bias)
 
     def mixed(self, x: Tensor, selection: Selection) -> Tensor:

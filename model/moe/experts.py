@@ -13,13 +13,24 @@ Legend: B batch, R rank.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from model.moe.expert_files import ExpertHeader, check_tensors, read_expert, write_expert
-from model.moe.expert_layers import NO_EXPERT, Active, Expert, ExpertLinear, LoraLinear, MlpLinear, Selection
+from model.moe.expert_layers import (
+    NO_EXPERT,
+    Active,
+    Expert,
+    ExpertLinear,
+    HeldExpert,
+    LoraLinear,
+    MlpLinear,
+    Selection,
+)
+from model.moe.expert_pack import PackedExpert
 from model.moe.expert_sites import ExpertConfig, file_key, find_sites, parameter_name
 
 __all__ = ["NO_EXPERT", "ExpertBank", "ExpertConfig"]
@@ -194,7 +205,9 @@ class ExpertBank(nn.Module):
             ValueError: the bank does not hold it.
         """
         self._get(task_id)
-        del self.active.experts[task_id], self.experts[str(task_id)]
+        del self.active.experts[task_id]
+        if str(task_id) in self.experts:  # not those of packs
+            del self.experts[str(task_id)]
 
     def expected_shapes(self) -> dict[str, tuple[int, ...]]:
         """Key -> shape of every tensor of an expert, in file order."""
@@ -213,12 +226,13 @@ class ExpertBank(nn.Module):
         Raises:
             ValueError: the bank does not hold it.
         """
-        expert = self._get(task_id)
+        expert = self._own(task_id)
         return {key: expert.get_parameter(parameter_name(key)) for key in self.expected_shapes()}
 
     def state(self, task_id: int) -> dict[str, Tensor]:
         """Copies of an expert's tensors by file key, on the CPU."""
-        return {key: p.detach().to("cpu", copy=True) for key, p in self.parameters_of(task_id).items()}
+        held = {key: self._get(task_id).get(parameter_name(key)) for key in self.expected_shapes()}
+        return {key: tensor.detach().to("cpu", copy=True) for key, tensor in held.items()}
 
     @torch.inference_mode(False)
     def load_state(self, task_id: int, state: Mapping[str, Tensor], source: str = "state") -> None:
@@ -239,12 +253,30 @@ class ExpertBank(nn.Module):
             if self.config.kind == "mlp":
                 dtype = like.dtype if like.is_floating_point() else self._float_type()
             tensors[parameter_name(key)] = state[key].detach().to(like.device, dtype, copy=True)
-        if task_id in self.active.experts:
+        present = self.active.experts.get(task_id)
+        if isinstance(present, Expert):
             with torch.no_grad():
-                for name, parameter in self.active.experts[task_id].named_parameters():
+                for name, parameter in present.named_parameters():
                     parameter.copy_(tensors[name])
             return
         self.experts[str(task_id)] = self.active.experts[task_id] = Expert(tensors)
+
+    def add_packed(self, experts: Mapping[int, PackedExpert], *, own_ids: bool = True) -> None:
+        """Add LoRA experts that stay in their packs until they are to learn, id -> expert.
+
+        Args:
+            own_ids: the ids are the tasks that the experts were trained for.
+
+        Raises:
+            ValueError: an id is taken, or an expert is not of the bank's make, base or shapes.
+        """
+        shapes = self.expected_shapes()
+        for task_id, expert in experts.items():
+            if task_id in self.active.experts:
+                raise ValueError(f"expert {task_id} exists; remove it first")
+            task = task_id if own_ids else expert.entry.header.task_id
+            expert.check(replace(self._header(task_id), task_id=task), shapes)
+        self.active.experts.update(experts)
 
     def _float_type(self) -> torch.dtype:
         """Type of the model's weights that are not quantised."""
@@ -256,7 +288,7 @@ class ExpertBank(nn.Module):
 
         A full-MLP expert held in 16 bits becomes float32 here.
         """
-        expert = self._get(task_id)
+        expert = self._own(task_id)
         for module in (*self._model, self):
             module.requires_grad_(False)
         expert.float().requires_grad_(True)
@@ -301,7 +333,16 @@ class ExpertBank(nn.Module):
             tokens=config.tokens,
         )
 
-    def _get(self, task_id: int) -> Expert:
+    def _get(self, task_id: int) -> HeldExpert:
         if task_id not in self.active.experts:
             raise ValueError(f"no expert {task_id}; the bank holds {self.task_ids}")
         return self.active.experts[task_id]
+
+    def _own(self, task_id: int) -> Expert:
+        """An expert in the bank's own memory: one that stayed in its pack is copied."""
+        expert = self._get(task_id)
+        if not isinstance(expert, Expert):
+            self.load_state(task_id, self.state(task_id))
+            expert = self._get(task_id)
+        assert isinstance(expert, Expert)
+        return expert

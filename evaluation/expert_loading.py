@@ -1,0 +1,53 @@
+"""Expert files into a bank: LoRA experts from their folder's pack, what no pack holds from its file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from data.files import sha256_file
+from model.moe.expert_files import ExpertFile, inspect_expert, read_expert
+from model.moe.expert_pack import packed_experts
+from model.moe.experts import ExpertBank, ExpertConfig
+
+
+def load_experts(
+    llm: nn.Module, base_identity: str | None, files: Mapping[int, Path], *, own_ids: bool = True
+) -> tuple[ExpertBank, dict[int, str]]:
+    """A bank on `llm` with these experts, bank id -> file, and the SHA-256 of each file by bank id.
+
+    Args:
+        own_ids: the ids are the tasks that the experts were trained for.
+
+    Raises:
+        ValueError: a file is missing or damaged or made for another base or task, or two differ in kind,
+            rank, alpha, layers, projections or tokens.
+    """
+    packed = packed_experts(list(files.values()))
+    known = {path: packed[path].file if path in packed else inspect_expert(path) for path in files.values()}
+    bank = ExpertBank(llm, _shared_config(known), base_identity)
+    bank.add_packed({key: packed[path] for key, path in files.items() if path in packed}, own_ids=own_ids)
+    for key, path in files.items():
+        if path in packed:
+            continue
+        if own_ids:
+            bank.load(key, path)
+        else:
+            wanted = replace(known[path].header, base_identity=base_identity)
+            bank.load_state(key, read_expert(path, wanted), str(path))
+    return bank, {key: packed[p].sha256 if p in packed else sha256_file(p) for key, p in files.items()}
+
+
+def _shared_config(experts: Mapping[Path, ExpertFile]) -> ExpertConfig:
+    """The configuration that all experts have; the default one where there are none."""
+    configs: dict[ExpertConfig, Path] = {}
+    for path, expert in experts.items():
+        configs.setdefault(expert.config, path)
+    if len(configs) > 1:
+        raise ValueError(
+            f"experts of different make cannot share a bank: {', '.join(map(str, configs.values()))}"
+        )
+    return next(iter(configs), ExpertConfig())
