@@ -9,6 +9,7 @@ Legend: B rows, E tasks with this modality, W width, K width of the scatter.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ _FLAT = 1e-6
 """Share of the total variance that the within-task variance is taken to have at least."""
 _ROUNDING = 1e-12
 """Share of the mean square below which a variance is rounding."""
+_BLOCK = 2**17
+"""Numbers of a matrix (1 MB) that stay in the processor's cache while all rows pass."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class ModalityMetric:
     """T^(-1/2). (K, K)"""
     log_volume: float
     """(log det T - log det S) / 2."""
+
+    @cached_property
+    def squares(self) -> Tensor:
+        """Squared lengths of the means. (E,)"""
+        return row_dots(self.means)
 
     def whiten(self, x: Tensor) -> Tensor:
         """W (x - c) row by row. (B, W) -> (B, K)"""
@@ -82,8 +90,9 @@ def fit_metric(stats: Mapping[int, ModalityStats], shrinkage: float) -> Modality
     total_mean = (
         sum((part.count * mean for part, mean in zip(parts, means, strict=True)), torch.zeros(())) / count
     )
-    outer = torch.stack([part.outer for part in parts]).sum(0)
-    within = torch.stack([part.scatter for part in parts]).sum(0) / dof
+    # Added up one by one: stacked, those of a thousand tasks would fill the memory once more.
+    outer = sum((part.outer for part in parts[1:]), parts[0].outer)
+    within = sum((part.scatter for part in parts[1:]), parts[0].scatter) / dof
     total = (outer - count * torch.outer(total_mean, total_mean)) / max(1, count - 1)
     square = float(outer.diagonal().mean()) / count
     floor = max(_FLAT * float(total.diagonal().mean()), _ROUNDING * square) or 1.0
@@ -114,11 +123,13 @@ def fit_metric(stats: Mapping[int, ModalityStats], shrinkage: float) -> Modality
 def rows_times(matrix: Tensor, x: Tensor) -> Tensor:
     """matrix @ row for every row, one product each: a batched one may round differently with its size.
 
-    matrix (K, W), x (B, W) -> (B, K)
+    A large matrix is taken in blocks, so that it is read once for all rows. matrix (K, W), x (B, W) -> (B, K)
     """
     if len(x) == 0:
         return x.new_zeros(0, len(matrix))
-    return torch.stack([torch.mv(matrix, row.clone()) for row in x])
+    rows = [row.clone() for row in x]
+    blocks = matrix.split(max(1, _BLOCK // matrix.shape[1]))
+    return torch.cat([torch.stack([torch.mv(block, row) for row in rows]) for block in blocks], 1)
 
 
 def row_dots(x: Tensor) -> Tensor:
@@ -126,15 +137,23 @@ def row_dots(x: Tensor) -> Tensor:
     return torch.stack([torch.dot(row, row) for row in x.clone()]) if len(x) else x.new_zeros(0)
 
 
-def cosines(y: Tensor, means: Tensor) -> Tensor:
-    """Cosine of every row with every mean, 0 where either is zero. y (B, K), means (E, K) -> (B, E)"""
-    lengths = row_dots(y).sqrt()[:, None] * row_dots(means).sqrt()
+def cosines(y: Tensor, means: Tensor, squares: Tensor | None = None) -> Tensor:
+    """Cosine of every row with every mean, 0 where either is zero.
+
+    y (B, K), means (E, K), their squared lengths (E,) where they are known -> (B, E)
+    """
+    squares = row_dots(means) if squares is None else squares
+    lengths = row_dots(y).sqrt()[:, None] * squares.sqrt()
     return torch.where(lengths > 0, rows_times(means, y) / lengths.clamp_min(torch.finfo(y.dtype).tiny), 0.0)
 
 
-def squared_distances(y: Tensor, means: Tensor) -> Tensor:
-    """Squared distance of every row from every mean. y (B, K), means (E, K) -> (B, E)"""
-    return (row_dots(y)[:, None] - 2 * rows_times(means, y) + row_dots(means)).clamp_min(0.0)
+def squared_distances(y: Tensor, means: Tensor, squares: Tensor | None = None) -> Tensor:
+    """Squared distance of every row from every mean.
+
+    y (B, K), means (E, K), their squared lengths (E,) where they are known -> (B, E)
+    """
+    squares = row_dots(means) if squares is None else squares
+    return (row_dots(y)[:, None] - 2 * rows_times(means, y) + squares).clamp_min(0.0)
 
 
 def _check_alike(tasks: tuple[int, ...], parts: list[ModalityStats]) -> None:

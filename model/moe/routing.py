@@ -22,6 +22,7 @@ from model.moe.metric import (
     ModalityMetric,
     cosines,
     fit_metric,
+    row_dots,
     squared_distances,
 )
 from model.moe.reference_routers import content_scores, given_scores, label_scores, text_scores
@@ -84,6 +85,11 @@ class Router:
         self.far_check = FarCheck(self.anchors, self.modalities, config.far_level, config.wordings)
         _check_held_out(self.anchors, self.modalities, config.abstain)
         self.raw = config.metric == "raw" or not self.metrics
+        self._columns = {
+            name: torch.tensor([i for i, anchor in enumerate(self.anchors) if name in anchor.means])
+            for name in self.modalities
+        }
+        self._raw_means: dict[str, tuple[Tensor, Tensor]] = {}
 
     def _fit(self) -> dict[str, ModalityMetric]:
         """Modality -> metric; empty if any anchor has no statistics."""
@@ -195,22 +201,27 @@ class Router:
 
     def _compare_one(self, features: RoutingFeatures, name: str) -> Tensor:
         """One modality: scores (B, E), NaN where sample or anchor lacks it."""
-        columns = [i for i, anchor in enumerate(self.anchors) if name in anchor.means]
         rows = self._present(features, name)
         scores = torch.full((len(features), len(self.candidates)), torch.nan, dtype=torch.float64)
         if name not in features.values or not rows.any():
             return scores
         x = features.values[name][rows].detach().cpu().double()
-        index = rows.nonzero(), torch.tensor(columns)[None]
+        index = rows.nonzero(), self._columns[name][None]
         if self.config.router == "cosine" and self.raw:
-            means = torch.stack([self.anchors[i].means[name] for i in columns])
-            return scores.index_put(index, cosines(x, means))
+            return scores.index_put(index, cosines(x, *self._raw(name)))
         metric = self.metrics[name]
         y = metric.whiten(x)
         if self.config.router == "lda":
-            near = squared_distances(y, metric.means)
+            near = squared_distances(y, metric.means, metric.squares)
             return scores.index_put(index, metric.log_ratio(x, near) / len(metric.center))
-        return scores.index_put(index, cosines(y, metric.means))
+        return scores.index_put(index, cosines(y, metric.means, metric.squares))
+
+    def _raw(self, name: str) -> tuple[Tensor, Tensor]:
+        """The anchors' means (E, W) and their squared lengths (E,), kept for the next samples."""
+        if name not in self._raw_means:
+            means = torch.stack([self.anchors[i].means[name] for i in self._columns[name].tolist()])
+            self._raw_means[name] = means, row_dots(means)
+        return self._raw_means[name]
 
     def _present(self, features: RoutingFeatures, name: str) -> Tensor:
         if name not in features.present:
