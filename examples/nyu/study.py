@@ -179,7 +179,7 @@ def make_accelerator(config: StudyConfig, gpu: str = "0") -> Accelerator:
     if on_cpu:
         log.info("no GPU here: --gpu_id %s is left aside, running on the CPU", gpu)
         if config.precision == "fp16":
-            raise ValueError("fp16 needs a GPU, and there is none here; use --bf16, or --fp32 for full precision")
+            raise ValueError("fp16 needs a GPU, and there is none here; use --bf16, or --fp32 to leave it")
     return Accelerator(cpu=on_cpu, mixed_precision=config.precision)
 
 

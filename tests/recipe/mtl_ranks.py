@@ -1,21 +1,19 @@
 """Trains a small multi-task model without batch normalisation, of which every process would see its own part;
 run by test_mtl_processes.py with one process and with two.
 
-    python tests/recipe/mtl_ranks.py FOLDER WEIGHTING EPOCHS_THEN_STOP
+    PYTHONPATH=. python tests/recipe/mtl_ranks.py FOLDER WEIGHTING EPOCHS_THEN_STOP
 """
 
 import os
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])
-
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 from model.mtl.architectures import AOEMTL
-from tests.unit.train.mtl.small import IMAGE, TASKS, Images
+from tests.unit.train.mtl.small import TASKS, Images
 from train.mtl.choices import WeightingConfig
 from train.mtl.optim import OptimConfig
 from train.mtl.trainer import Trainer, TrainerSettings

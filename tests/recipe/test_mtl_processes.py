@@ -1,5 +1,5 @@
-"""Two processes of the multi-task trainer learn what one learns at the same global batch, also after a kill; the
-command runs under torchrun.
+"""Two processes of the multi-task trainer learn what one learns at the same global batch, also after a kill;
+the command runs under torchrun.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ NEVER = 1000
 
 
 def run(root: Path, launcher: tuple[str, ...], *arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": str(root),
+    }
     line = [*launcher, *map(str, arguments)]
     return subprocess.run(line, cwd=root, env=environment, capture_output=True, text=True, timeout=500)
 

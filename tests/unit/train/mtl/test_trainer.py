@@ -1,6 +1,7 @@
 """Training: learns, resumes to the bit after a kill, chooses on validation, refuses what does not fit."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,16 +126,21 @@ def test_bf16(tmp_path: Path) -> None:
 def test_loss_scaling_as_of_fp16(weighting: str, tmp_path: Path) -> None:
     """A scale that fits changes no bit; one that overflows is halved, and the step is left out."""
 
-    def trained(scale: float | None) -> Trainer:
-        trainer = make_trainer(tmp_path / str(scale), weighting=weighting, optim=OptimConfig("sgd", 1e-2))
+    def trained(scale: float | None, factor: float = 1.0) -> Trainer:
+        trainer = make_trainer(
+            tmp_path / str(scale), weighting=weighting, optim=OptimConfig("sgd", 1e-2, scheduler="none")
+        )
         trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale) if scale else None
+        for task, rule in trainer.tasks.items():
+            trainer.tasks[task] = replace(rule, loss=lambda o, t, f=rule.loss: factor * f(o, t))
+        trainer.backward.tasks = trainer.tasks
         run(trainer, 1)
         return trainer
 
     start, plain = weights(make_trainer(tmp_path, weighting=weighting)), weights(trained(None))
     for ours, theirs in zip(weights(trained(2.0**10)), plain, strict=True):
         torch.testing.assert_close(ours, theirs)
-    overflown = trained(2.0**127)
+    overflown = trained(2.0**127, 1e6)
     assert overflown.accelerator.scaler.get_scale() == 2.0**125
     names = [name for name, _ in overflown.model.named_parameters()]
     for name, before in zip(overflown.model.state_dict(), start, strict=True):
