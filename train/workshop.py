@@ -62,8 +62,13 @@ def make_accelerator(config: TrainConfig, arguments: argparse.Namespace) -> Acce
         for key in ("train_batch_size", "optimizer", "scheduler"):
             settings.pop(key, None)
         settings.setdefault("zero_force_ds_cpu_optimizer", False)  # one optimiser, wherever its state lies
-        for key in ("bf16", "fp16"):
-            settings[key] = {"enabled": config.precision == key}
+        settings["bf16"] = {"enabled": False}  # it would round what learns; autocast leaves that in float32
+        settings["torch_autocast"] = {
+            "enabled": config.precision == "bf16",
+            "dtype": "bfloat16",
+            "lower_precision_safe_modules": [],  # nothing is sent in 16 bits
+        }
+        settings["fp16"] = {"enabled": config.precision == "fp16"}  # with its loss scaling
         plugin = DeepSpeedPlugin(hf_ds_config=settings)
         if on_cpu:  # accelerate leaves DeepSpeed out where it is told cpu=True, and knows no backend for it
             handlers.append(InitProcessGroupKwargs(backend="gloo"))
