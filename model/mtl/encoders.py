@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +32,16 @@ class StagedEncoder(nn.Module):
         *early, last = nn.Sequential(*children[:-3]), *children[-3:]  # the stem goes with the first layer
         for stage in early:
             if self.recompute and torch.is_grad_enabled():
-                image = checkpoint(
-                    stage, image, use_reentrant=False, context_fn=lambda s=stage: (nullcontext(), Unmoved(s))
-                )
+                contexts = partial(_contexts, stage)
+                image = checkpoint(stage, image, use_reentrant=False, context_fn=contexts)
             else:
                 image = stage(image)
         return last(image)
+
+
+def _contexts(stage: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Around a stage's first pass, and around its second."""
+    return nullcontext(), Unmoved(stage)
 
 
 class Unmoved(AbstractContextManager[None]):

@@ -3,8 +3,6 @@
 import logging
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from model.moe import pack_files
-from model.moe.expert_pack import PACK, PackedExpert, packed_experts
+from model.moe.expert_pack import PACK
 from model.moe.experts import NO_EXPERT, ExpertBank, ExpertConfig
-from model.moe.files import write_tensor_file
-from model.moe.pack_format import PAGE, Entry, Layout, checksum, seal, unseal
-
-TASKS = (0, 1, 3)
-MIXED = [3, NO_EXPERT, 0, 1, 0, NO_EXPERT]
+from model.moe.pack_format import PAGE, Entry, checksum, seal, unseal
+from tests.unit.model.moe.packing import MIXED, TASKS, bank_of, change, flip, opened, row_bytes, same, save
 
 
 @pytest.fixture
@@ -46,48 +41,6 @@ def no_hashing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         monkeypatch.setattr("model.moe.expert_pack.sha256_of", read)
 
     return forbid
-
-
-def save(bank: ExpertBank, task: int, folder: Path) -> Path:
-    path = folder / f"expert_task_{task}.pt"
-    bank.save(task, path)
-    return path
-
-
-def opened(paths: dict[int, Path]) -> dict[int, PackedExpert]:
-    held = packed_experts(list(paths.values()))
-    return {task: held[path] for task, path in paths.items() if path in held}
-
-
-def bank_of(paths: dict[int, Path], toy: nn.Module) -> ExpertBank:
-    bank = ExpertBank(toy, ExpertConfig(rank=3, alpha=6.0), "base-1")
-    bank.add_packed(opened(paths))
-    return bank
-
-
-def same(bank: ExpertBank, other: ExpertBank, task: int) -> bool:
-    one, two = bank.state(task), other.state(task)
-    return all(torch.equal(value, two[key]) for key, value in one.items())
-
-
-def flip(path: Path, offset: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 1]))
-
-
-def row_bytes(pack: Path) -> tuple[int, int]:
-    """Bytes before the first row, and of a row."""
-    with pack.open("rb") as file:
-        layout = Layout.read(file.fileno())
-    assert layout is not None
-    return layout.offset(0), layout.row_bytes
-
-
-def change(lora: ExpertBank, task: int) -> None:
-    lora.load_state(task, {key: value + 1 for key, value in lora.state(task).items()})
 
 
 def test_a_pack_answers_like_the_files(
@@ -281,123 +234,6 @@ def test_a_torn_append_is_no_row(lora: ExpertBank, paths: dict[int, Path], toys:
     bank = bank_of(paths, toys(0))
     assert all(same(bank, lora, task) for task in TASKS)
     assert pack.stat().st_size == head + 4 * row
-
-
-def test_a_failed_append_leaves_the_pack_as_it_was(
-    lora: ExpertBank, paths: dict[int, Path], toys: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened({0: paths[0]})
-    pack = paths[0].parent / PACK
-    before = pack.read_bytes()
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    assert sorted(opened(paths)) == [0]
-    assert pack.read_bytes() == before
-    monkeypatch.undo()
-    assert all(same(bank_of(paths, toys(0)), lora, task) for task in TASKS)
-
-
-def test_other_shapes_and_much_waste_make_the_pack_anew(
-    lora: ExpertBank, paths: dict[int, Path], toys: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened(paths)
-    pack = paths[0].parent / PACK
-    bank = ExpertBank(toys(0), ExpertConfig(rank=2), "base-1")
-    for task in TASKS:
-        bank.add(task, generator=torch.Generator().manual_seed(task))
-        save(bank, task, pack.parent)
-    held = opened(paths)
-    assert sorted(held) == list(TASKS) and {expert.entry.header.rank for expert in held.values()} == {2}
-    monkeypatch.setattr(pack_files, "SPARE", 0)
-    head, row = row_bytes(pack)
-    for spare in (1, 2, 3, 4, 0):  # as many as are in use, and one more; then the next change cleans up
-        change(bank, 1)
-        save(bank, 1, pack.parent)
-        opened(paths)
-        assert pack.stat().st_size == head + (3 + spare) * row
-
-
-def test_what_no_pack_holds(paths: dict[int, Path], toys: Callable, lora: ExpertBank) -> None:
-    folder = paths[0].parent
-    full = ExpertBank(toys(0), ExpertConfig(kind="mlp"), None)
-    full.add(9)
-    assert packed_experts([save(full, 9, folder / "full")]) == {}
-    assert os.listdir(folder / "full") == ["expert_task_9.pt"]
-    both = folder / "expert_task_1.safetensors"
-    lora.save(1, both)
-    assert sorted(opened(paths)) == [0, 3]
-    paths[1].unlink()
-    assert list(packed_experts([both])) == [both]
-    with pytest.raises(ValueError, match="no such file"):
-        packed_experts([folder / "expert_task_8.pt"])
-    assert packed_experts([]) == {}
-
-
-def test_a_folder_that_cannot_be_written_serves_what_its_pack_has(
-    lora: ExpertBank, paths: dict[int, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened({0: paths[0]})
-    change(lora, 0)
-    save(lora, 0, paths[0].parent)
-    opened({0: paths[0], 1: paths[1]})
-    before = (paths[0].parent / PACK).read_bytes()
-
-    def read_only(path: Path, mode: str = "r", *rest: object, **options: object) -> object:
-        if "+" in mode or "w" in mode:
-            raise OSError(30, "Read-only file system", str(path))
-        return plain(path, mode, *rest, **options)
-
-    plain = Path.open
-    monkeypatch.setattr(Path, "open", read_only)
-    assert sorted(opened(paths)) == [0, 1]
-    assert (paths[0].parent / PACK).read_bytes() == before
-
-
-def test_a_damaged_expert_file_is_refused_before_it_is_packed(paths: dict[int, Path]) -> None:
-    paths[1].write_bytes(paths[1].read_bytes()[:500])
-    with pytest.raises(ValueError, match=r"expert_task_1\.pt"):
-        opened(paths)
-    write_tensor_file(paths[1], {"x": torch.zeros(1)})
-    with pytest.raises(ValueError, match="unexpected key 'x'"):
-        opened(paths)
-
-
-def test_processes_that_append_at_once_lose_nothing(
-    lora: ExpertBank, paths: dict[int, Path], toys: Callable
-) -> None:
-    folder = paths[0].parent
-    for task in range(4, 10):
-        lora.add(task, init=lora.state(1))
-        paths[task] = save(lora, task, folder)
-    opened({0: paths[0]})
-    program = (
-        "import sys; from pathlib import Path; from model.moe.expert_pack import packed_experts\n"
-        "print('ready', flush=True); sys.stdin.readline()\n"
-        "for name in sys.argv[1:]: packed_experts([Path(name)])"
-    )
-    order = list(paths.values())
-    with subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, order)],
-        cwd=Path(__file__).parents[4],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as other:
-        assert other.stdin is not None and other.stdout is not None
-        assert other.stdout.readline() == "ready\n"
-        other.stdin.write("\n")
-        other.stdin.flush()
-        for path in reversed(order):
-            packed_experts([path])
-    assert other.returncode == 0
-    pack = folder / PACK
-    head, row = row_bytes(pack)
-    assert pack.stat().st_size == head + len(paths) * row
-    bank = bank_of(paths, toys(0))
-    assert all(same(bank, lora, task) for task in paths)
 
 
 def test_sealed_values_come_back_or_nothing(tmp_path: Path) -> None:
