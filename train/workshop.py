@@ -61,7 +61,7 @@ def make_accelerator(config: TrainConfig, arguments: argparse.Namespace) -> Acce
         )
         for key in ("train_batch_size", "optimizer", "scheduler"):
             settings.pop(key, None)
-        settings.setdefault("zero_force_ds_cpu_optimizer", False)  # one optimiser, wherever its state lies
+        settings["zero_force_ds_cpu_optimizer"] = False  # ours, whose learning rate the schedule moves
         settings["bf16"] = {"enabled": False}  # it would round what learns; autocast leaves that in float32
         settings["torch_autocast"] = {
             "enabled": config.precision == "bf16",

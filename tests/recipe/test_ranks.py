@@ -40,11 +40,19 @@ def losses(folder: Path) -> list[float]:
 
 @pytest.mark.parametrize(
     ("way", "tolerance"),
-    [("plain", 1e-3), ("double", 1e-8), ("zero2", 1e-3), ("zero3", 1e-3), ("zero3_offload", 1e-3)],
+    [
+        ("plain", 1e-3),
+        ("double", 1e-8),
+        ("bf16", 1e-3),
+        ("zero2", 1e-3),
+        ("zero3", 1e-3),
+        ("zero3_offload", 1e-3),
+        ("zero3-bf16", 1e-3),
+    ],
 )
 @pytest.mark.parametrize("task", TASKS)
 def test_two_processes_learn_what_one_learns(root: Path, way: str, tolerance: float, task: int) -> None:
-    alone = root / "one" / ("double" if way == "double" else "plain")
+    alone = root / "one" / {"double": "double", "bf16": "bf16", "zero3-bf16": "bf16"}.get(way, "plain")
     wanted = torch.load(alone / f"expert_{task}.pt")
     got = torch.load(root / "two" / way / f"expert_{task}.pt")
     bank = small_model().bank

@@ -49,7 +49,7 @@ def start_anew(settings: TrainConfig, way: str, folder: Path) -> Accelerator:
 
 def zero_file(way: str, folder: Path) -> Path:
     """The shipped configuration; stage 3 without its threshold, below which nothing here would be cut."""
-    settings = json.loads((SCRIPTS / f"{way}.json").read_text())
+    settings = json.loads((SCRIPTS / f"{way.removesuffix('-bf16')}.json").read_text())
     if settings["zero_optimization"]["stage"] == 3:
         settings["zero_optimization"]["stage3_param_persistence_threshold"] = 0
     path = folder / f"{way}.{os.environ['RANK']}.json"
@@ -79,11 +79,15 @@ def learn(folder: Path, settings: TrainConfig, accelerator: Accelerator, model: 
 
 
 def main(root: Path) -> None:
-    """One process learns in float32 and float64, several also under every ZeRO configuration."""
-    settings = CONFIG
-    processes = start_anew(settings, "plain", root).num_processes
-    settings = replace(CONFIG, accumulation=4 // processes)  # the same global batch
-    for way in ["double", "plain", *(["zero2", "zero3", "zero3_offload"] if processes > 1 else [])]:
+    """One process learns in float32, float64 and bf16, several also under every ZeRO configuration."""
+    processes = start_anew(CONFIG, "plain", root).num_processes
+    zero = ["zero2", "zero3", "zero3_offload", "zero3-bf16"] if processes > 1 else []
+    for way in ["double", "plain", "bf16", *zero]:
+        settings = replace(
+            CONFIG,
+            accumulation=4 // processes,  # the same global batch
+            precision="bf16" if way.endswith("bf16") else "fp32",
+        )
         model = small_model(settings, DoubleBank if way == "double" else ExpertBank)
         if way == "double":
             model.llm.double()
