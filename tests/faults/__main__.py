@@ -9,11 +9,12 @@ docs/faults.md.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 # Before torch or transformers is imported: one thread, so that processes can be forked, and no network.
@@ -53,6 +54,7 @@ def main() -> int:
         return 2
     folder = given.folder or Path(tempfile.mkdtemp(prefix="faults_"))
     folder.mkdir(parents=True, exist_ok=True)
+    logging.disable(logging.WARNING)  # of what is damaged on purpose
     print(HEADER, flush=True)
     tried = survived = 0
     lost: list[str] = []
@@ -97,7 +99,7 @@ def _job_cases(chosen: tuple[str, ...], folder: Path, given: argparse.Namespace)
     undisturbed.count(jobs.differences(wanted, jobs.outcome(second)))
     undisturbed.notes.append(f"a job takes {whole.seconds:.1f} s")
     yield undisturbed
-    cases: dict[str, Callable[[], list[Tally]]] = {
+    cases: dict[str, Callable[[], Iterable[Tally]]] = {
         "kill": lambda: [kills.case_kill(folder, reference, whole, wanted, given.kills, given.seed)],
         "disk_full": lambda: [
             kills.case_disk_full(folder, reference, whole, wanted, given.disks, given.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,11 @@ def same(one: object, two: object) -> bool:
     return type(one) is type(two) and one == two
 
 
-def case_damage(root: Path, study: Study, flips: int, cuts: int, seed: int) -> list[Tally]:
+def case_damage(root: Path, study: Study, flips: int, cuts: int, seed: int) -> Iterator[Tally]:
     """`flips` flipped bits and `cuts` cut-off ends in each kind of file."""
     draw = random.Random(seed)
-    return [_damage(kind, flips, cuts, draw) for kind in kinds(root / "damage", study)]
+    for kind in kinds(root / "damage", study):
+        yield _damage(kind, flips, cuts, draw)
 
 
 def _damage(kind: Kind, flips: int, cuts: int, draw: random.Random) -> Tally:

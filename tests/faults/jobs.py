@@ -29,7 +29,7 @@ from tests.recipe.studies import ROOT, small_benchmark
 from train import train_all
 
 HANG = 3600.0  # seconds after which a job counts as hanging
-TRAIN_FLAGS = ("--num_train_epochs", "4", "--per_device_train_batch_size", "2", "--save_steps", "2")
+TRAIN_FLAGS = ("--num_train_epochs", "3", "--per_device_train_batch_size", "2", "--save_steps", "2")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Ended:
         return f"the error lacks {missing}: {self.errors[-300:]}" if missing else None
 
 
-def make_benchmark(folder: Path, tasks: int = 2, train: int = 6, test: int = 3) -> Path:
+def make_benchmark(folder: Path, tasks: int = 2, train: int = 4, test: int = 2) -> Path:
     """The first tasks of the small benchmark of the recipes."""
     path = small_benchmark(folder, train=train, test=test)
     benchmark = json.loads(path.read_text())

@@ -27,7 +27,7 @@ from tests.recipe.studies import ROOT
 from train.loop import ExpertTraining
 
 CAPABILITIES = 0x20080522  # version 3 of capset(2)
-STEP = 3  # at which the loss becomes NaN, from 0; the checkpoint holds two steps then
+STEP = 3  # at which the loss becomes NaN, from 0; the last checkpoint holds two steps then
 
 
 def give_up_privileges() -> None:

@@ -12,8 +12,8 @@ from tests.recipe.studies import ROOT
 
 pytestmark = pytest.mark.recipe
 SHORT = {
-    "runs": ("kill,disk_full,two_runs,damage,nan", "--kills", "6", "--disks", "4", "--flips", "30"),
-    "readers": ("fuzz", "--fuzz", "1000"),
+    "runs": ("kill,disk_full,damage", "--kills", "3", "--disks", "1", "--flips", "20"),
+    "readers": ("fuzz", "--fuzz", "500"),
 }
 
 

@@ -4,6 +4,10 @@ The model runs once on the meta device, where tensors have sizes but no content;
 backward pass is counted.
 
     need = parameters + gradients + optimiser + shared activations + largest task's activations + work
+
+Work is what comes and goes: the largest result of a layer and its gradient, both also in the layout that the
+convolutions want; a task's output at the size of the image, its logarithm and the gradients of both; and what
+the libraries keep for themselves.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from train.mtl.optim import OptimConfig
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 CGROUP_USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
+LAYOUTS, OUTPUTS, LIBRARIES = 4, 4, 64 * 2**20  # copies of the largest result, of an output; bytes
 STATES = {"adam": 2, "adamw": 2, "sgd": 1, "adagrad": 1, "rmsprop": 2}  # numbers kept per parameter
 
 
@@ -31,7 +36,7 @@ class MemoryNeed:
 
     parameters: int  # with gradients and optimiser
     activations: int  # of the shared part and the largest task
-    work: int  # the largest single result, twice
+    work: int  # what comes and goes
 
     @property
     def total(self) -> int:
@@ -81,18 +86,20 @@ def predict(
     image = torch.empty(inputs, device="meta")
     with _count(weights) as common:
         shared = ghost.shared(image)
-    tasks = []
+    tasks, outputs = [], [0]
     for task in ghost.task_name:
         with _count(weights) as kept:
-            ghost.task_output(task, image, tuple(piece.detach().requires_grad_() for piece in shared))
+            out = ghost.task_output(task, image, tuple(piece.detach().requires_grad_() for piece in shared))
         tasks.append(kept)
+        if out.ndim == 4:
+            outputs.append(OUTPUTS * 4 * out.shape[0] * out.shape[1] * image.shape[2] * image.shape[3])
     largest = max(tasks, key=lambda kept: kept.bytes)
     together = common.bytes + largest.bytes
-    work = 2 * max(common.largest, largest.largest)
+    work = LAYOUTS * max(common.largest, largest.largest)
     return MemoryNeed(
         size * (2 + STATES[optim.optim]) + (size // 2 if half else 0),
         together // 2 if half else together,
-        work // 2 if half else work,
+        (work // 2 if half else work) + max(outputs) + LIBRARIES,
     )
 
 

@@ -1,0 +1,304 @@
+"""Many experts: opening packs, mixed batches and routing, against PEFT and against our own bare backbone.
+
+    python scripts/benchmark/experts.py [--quick]
+
+The LLM has random weights and the sizes of a 135 M one (30 layers, width 576, 9 heads, 3 of them for keys and
+values, MLP 1536); experts have rank 16 on every even layer's MLP. Seconds are those of the process on all its
+processors, medians over rounds in which all sides take turns, so that other jobs on the machine hardly count.
+`--quick`: prompts of 128 tokens in place of 660, 8 adapters in PEFT in place of 64 (its mixed batches do not
+depend on how many it holds), a thousand experts of rank 1 in place of 16.
+
+PEFT: https://github.com/huggingface/peft (`load_adapter`, and `generate` with `adapter_names`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from time import process_time, sleep
+
+if not __package__:  # run as a file: put the repository's root on the path in place of this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from model.language_model.anchor_lm import AnchorLM
+from model.language_model.splice import VIDEO_ID, PromptBatch
+from model.moe.anchors import Anchor
+from model.moe.expert_files import ExpertHeader, write_expert
+from model.moe.expert_pack import PackedExpert, packed_experts
+from model.moe.experts import ExpertBank, ExpertConfig
+from model.moe.pack_files import YOUNG
+from model.moe.peft_adapters import write_adapter
+from model.moe.routing import Router, RouterConfig, RoutingFeatures
+
+VOCABULARY, WIDTH = 49152, 576
+ROWS = 8  # of a mixed batch
+HELD = 64  # experts
+ANCHORS = 10_000
+NO_END = VOCABULARY  # no token ends an answer: all sides produce equally many
+CONFIG = ExpertConfig(rank=16, alpha=32.0)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    prompt: int = 660  # tokens
+    answer: int = 16  # tokens
+    rounds: int = 5
+    adapters: int = HELD  # loaded by PEFT
+    rank: int = 16  # of the thousand experts
+
+
+QUICK = Sizes(prompt=128, answer=8, rounds=3, adapters=ROWS, rank=1)
+
+
+def run(quick: bool) -> dict[str, float]:
+    """All figures by name; those named `..._speedup` and `..._over_...` are ratios."""
+    return {name: value for part in parts(quick) for name, value in part.items()}
+
+
+@torch.inference_mode()
+def parts(quick: bool) -> Iterator[dict[str, float]]:
+    """The figures, as they become known."""
+    sizes = QUICK if quick else Sizes()
+    torch.manual_seed(0)
+    llm = mid_llm()
+    yield routing(llm, sizes)
+    with tempfile.TemporaryDirectory() as folder:
+        yield thousand(llm, Path(folder) / "thousand", sizes)
+        held = make_experts(llm, Path(folder) / "experts", HELD, CONFIG)
+        peft, loading = load_in_peft(llm, Path(folder) / "peft", held, sizes)
+        yield loading
+        ours = AnchorLM(deepcopy(llm))
+        ours.bank = ExpertBank(ours.llm, CONFIG, "benchmark")
+        experts = list(held.values())
+        ours.bank.add_packed({task: experts[task % HELD] for task in range(1000)}, own_ids=False)
+        yield mixed_batches(AnchorLM(llm), ours, peft, sizes)
+        yield best_settings(ours, peft, sizes)
+
+
+def mid_llm() -> LlamaForCausalLM:
+    """The mid-size LLM, bfloat16, random weights."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config).eval().to(torch.bfloat16)
+
+
+def medians(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of every side, after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds + 1):
+        for name, side in sides.items():
+            start = process_time()
+            side()
+            seconds[name].append(process_time() - start)
+    return {name: median(found[1:]) for name, found in seconds.items()}
+
+
+def make_experts(
+    llm: LlamaForCausalLM, folder: Path, count: int, config: ExpertConfig
+) -> dict[Path, PackedExpert]:
+    """Random experts in files and in their pack."""
+    bank = ExpertBank(llm, config)
+    shapes = bank.expected_shapes()
+    bank.detach()
+    paths = [folder / f"expert_task_{task}.pt" for task in range(count)]
+    for task, path in enumerate(paths):
+        header = ExpertHeader("lora", config.rank, config.alpha, task, "benchmark")
+        write_expert(path, header, {key: 0.02 * torch.randn(shape) for key, shape in shapes.items()})
+    return packed_experts(paths)
+
+
+def thousand(llm: LlamaForCausalLM, folder: Path, sizes: Sizes) -> dict[str, float]:
+    """Opening a thousand experts, and adding one."""
+    config = replace(CONFIG, rank=sizes.rank)
+    paths = list(make_experts(llm, folder, 1000, config))
+    sleep(2 * YOUNG)  # until the times of the last files are trusted
+    packed_experts(paths)
+    bank = ExpertBank(llm, config, "benchmark")
+
+    def open_all() -> None:
+        for task in bank.task_ids:
+            bank.remove(task)
+        bank.add_packed(dict(enumerate(packed_experts(paths).values())))
+
+    before = resident()
+    seconds = medians({"open": open_all}, sizes.rounds)["open"]
+    figures = {"experts_1000_open_seconds": seconds, "experts_1000_resident_gb": resident() - before}
+    bank.detach()
+    return figures
+
+
+def resident() -> float:
+    """Memory of this process, GB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
+
+
+def load_in_peft(
+    llm: LlamaForCausalLM, folder: Path, held: Mapping[Path, PackedExpert], sizes: Sizes
+) -> tuple[object, dict[str, float]]:
+    """A PEFT model with the same experts, and how long loading takes on both sides."""
+    from peft import PeftModel  # of the benchmark only
+
+    names = []
+    bank = ExpertBank(deepcopy(llm), CONFIG, "benchmark")
+    bank.add_packed({task: expert for task, expert in enumerate(held.values()) if task < sizes.adapters})
+    for task in bank.task_ids:
+        header = ExpertHeader("lora", CONFIG.rank, CONFIG.alpha, task, "benchmark")
+        write_adapter(folder / f"task_{task}", header, bank.state(task), "")
+        names.append(f"task_{task}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peft = PeftModel.from_pretrained(deepcopy(llm), folder / names[0], adapter_name=names[0])
+        seconds = []
+        for name in names[1:]:
+            start = process_time()
+            peft.load_adapter(folder / name, name)
+            seconds.append(process_time() - start)
+    paths = list(held)
+    opened = medians({"ours": lambda: packed_experts(paths)}, sizes.rounds)["ours"] / len(paths)
+
+    def use() -> None:
+        for expert in packed_experts(paths).values():
+            expert.get(next(iter(expert.layout.places)))
+
+    used = medians({"ours": use}, sizes.rounds)["ours"] / len(paths)
+    return peft.eval(), {
+        "load_64_speedup": median(seconds) / opened,
+        "load_64_and_check_values_speedup": median(seconds) / used,
+    }
+
+
+def mixed_batches(bare: AnchorLM, ours: AnchorLM, peft: object, sizes: Sizes) -> dict[str, float]:
+    """Greedy answers of eight rows with eight experts (four where only so many are held)."""
+    ids = [torch.randint(VOCABULARY, (sizes.prompt,)) for _ in range(ROWS)]
+    batch = PromptBatch(ids, [[] for _ in ids])
+    embeds = bare.llm.get_input_embeddings()(torch.stack(ids))
+
+    def answer(lm: AnchorLM, tasks: Sequence[int], prompts: PromptBatch = batch) -> Callable[[], object]:
+        return lambda: lm.generate(prompts, tasks, sizes.answer, NO_END)
+
+    sides = {
+        "bare": answer(bare, [-1] * ROWS),
+        **{f"of_{n}": answer(ours, [row * n // ROWS for row in range(ROWS)]) for n in (4, 64, 1000)},
+        "peft": lambda: peft_answers(peft, embeds, sizes),
+    }
+    seconds = medians(sides, sizes.rounds)
+    return {
+        "mixed_batch_speedup": seconds["peft"] / seconds["of_64"],
+        **{f"mixed_batch_{n}_experts_over_bare": seconds[f"of_{n}"] / seconds["bare"] for n in (4, 64, 1000)},
+    }
+
+
+def peft_answers(peft: object, embeds: Tensor, sizes: Sizes) -> None:
+    """PEFT's answers to the same prompts, a different adapter for every row."""
+    peft.generate(  # type: ignore[attr-defined]
+        inputs_embeds=embeds,
+        attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
+        adapter_names=[f"task_{row}" for row in range(ROWS)],
+        max_new_tokens=sizes.answer,
+        min_new_tokens=sizes.answer,
+        do_sample=False,
+        pad_token_id=0,
+    )
+
+
+def best_settings(ours: AnchorLM, peft: object, sizes: Sizes) -> dict[str, float]:
+    """The same with what each side does best: experts on the text only, each clip's prefix computed once for
+    its questions; PEFT with the faster of its attention functions. Eight questions, of one clip each and of
+    four to a clip."""
+    assert ours.bank is not None
+    asked = 24  # tokens of a question
+    clips = [torch.randn(sizes.prompt - asked, WIDTH, dtype=torch.bfloat16) for _ in range(ROWS)]
+    questions = [torch.randint(VOCABULARY, (asked,)) for _ in range(ROWS)]
+    embedding = ours.llm.get_input_embeddings()
+    figures = {}
+    for name, per_clip in (("clips_of_one_question", 1), ("clips_of_four_questions", 4)):
+        media = [clips[row // per_clip] for row in range(ROWS)]
+        batch = PromptBatch(
+            [torch.cat([torch.tensor([VIDEO_ID]), q]) for q in questions], [[m] for m in media]
+        )
+        embeds = torch.stack([torch.cat([m, embedding(q)]) for m, q in zip(media, questions, strict=True)])
+
+        def text_scope(prompts: PromptBatch = batch) -> None:
+            lm = AnchorLM(ours.llm, ours.bank)  # no prefix is known yet
+            lm.generate(prompts, list(range(ROWS)), sizes.answer, NO_END)
+
+        def with_attention(kind: str, prompts: Tensor = embeds) -> Callable[[], None]:
+            def side() -> None:
+                peft.get_base_model().set_attn_implementation(kind)  # type: ignore[attr-defined]
+                peft_answers(peft, prompts, sizes)
+
+            return side
+
+        sides = {"ours": text_scope, "sdpa": with_attention("sdpa"), "eager": with_attention("eager")}
+        ours.bank.config = replace(CONFIG, tokens="text")
+        seconds = medians(sides, sizes.rounds)
+        ours.bank.config = CONFIG
+        figures[f"mixed_batch_best_settings_{name}_speedup"] = (
+            min(seconds["sdpa"], seconds["eager"]) / seconds["ours"]
+        )
+    return figures
+
+
+def routing(llm: LlamaForCausalLM, sizes: Sizes) -> dict[str, float]:
+    """A sample routed among ten thousand anchors, alone and in a batch, against one prefill of 660 tokens."""
+    modalities = ("text", "video", "audio")
+    drawn = {name: torch.randn(ANCHORS, WIDTH, dtype=torch.float64) for name in modalities}
+    anchors = [
+        Anchor(task, None, {name: drawn[name][task] for name in modalities}) for task in range(ANCHORS)
+    ]
+    router = Router(anchors, RouterConfig("cosine", "raw", "equal"))
+
+    def features(rows: int) -> RoutingFeatures:
+        values = {name: torch.randn(rows, WIDTH) for name in modalities}
+        return RoutingFeatures(values, {name: torch.ones(rows, dtype=torch.bool) for name in modalities})
+
+    one, many = features(1), features(2 * ROWS)
+    prompt = torch.randn(1, 660, WIDTH, dtype=torch.bfloat16)
+    seconds = medians(
+        {
+            "prefill": lambda: llm.base_model(inputs_embeds=prompt, use_cache=True),
+            "one": lambda: router.route(one),
+            "many": lambda: router.route(many),
+        },
+        sizes.rounds,
+    )
+    return {
+        "routing_10000_one_sample_over_prefill": seconds["one"] / seconds["prefill"],
+        "routing_10000_batch_of_16_per_sample_over_prefill": seconds["many"] / 16 / seconds["prefill"],
+    }
+
+
+def main() -> None:
+    """Print every figure under its name."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="smaller sizes, minutes in place of an hour")
+    for part in parts(parser.parse_args().quick):
+        for name, value in part.items():
+            print(f"{name:60} {value:10.4g}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
