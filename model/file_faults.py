@@ -4,6 +4,7 @@ A copy that stopped half-way, a web page saved in place of a download, a pointer
 carries code: each is one line that says what it is and what to do.
 """
 
+import contextlib
 import pickle
 import re
 import zipfile
@@ -69,7 +70,8 @@ def load_fault(path: Path, error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):
         names: list[str] = []
         if zipfile.is_zipfile(path):
-            names = get_unsafe_globals_in_checkpoint(path)
+            with contextlib.suppress(Exception):  # what is damaged names nothing
+                names = get_unsafe_globals_in_checkpoint(path)
         elif match := re.search(r"GLOBAL (\S+)", str(error)):
             names = [match[1]]
         what = f" ({', '.join(names[:3])})" if names else ", or damaged"

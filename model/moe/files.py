@@ -47,10 +47,13 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         _discard(partial)
+        cause = error if isinstance(error, OSError) else error.__context__  # torch closes its archive anew
+        if not isinstance(cause, OSError):
+            raise
         raise OSError(
-            error.errno, f"{path}: not saved ({error.strerror or error}); what was there is untouched"
+            cause.errno, f"{path}: not saved ({cause.strerror or cause}); what was there is untouched"
         ) from error
     except BaseException:
         _discard(partial)

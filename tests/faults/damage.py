@@ -150,7 +150,7 @@ def _answers(path: Path) -> Reader:
 
 
 def _texts(path: Path) -> dict[str, str]:
-    return dict(AnswerBook(path)._texts)
+    return dict(AnswerBook(path)._settled)
 
 
 def _report(path: Path) -> Any:

@@ -39,7 +39,7 @@ def save(tmp_path: Path) -> Callable[..., Path]:
 @pytest.mark.parametrize("kind", ["lora", "mlp"])
 @pytest.mark.parametrize("own_ids", [True, False])
 def test_experts_and_digests_by_bank_id(save: Callable[..., Path], kind: str, own_ids: bool) -> None:
-    config = ExpertConfig(kind=kind, rank=2, layers=(0,))
+    config = ExpertConfig(kind=kind, rank=2 if kind == "lora" else 16, layers=(0,))
     paths = [save(task, config) for task in (2, 5)]
     ids = [2, 5] if own_ids else [0, 1]
     bank, digests = load_experts(Llm(), "base-1", dict(zip(ids, paths, strict=True)), own_ids=own_ids)
