@@ -13,6 +13,7 @@ another has failed; the exit status is 0 only if all passed.
   --help   this text
 Other arguments go to pytest, for instance: bash scripts/test.sh tests/unit -k routing
 Environment: PYTHON (which Python), WORKERS (pytest processes, default 2), PARITY_ROOT (recorded reference values).
+LONG=1 adds the tests marked long (ranks, Slurm, faults: ten minutes more).
 USAGE
 }
 
@@ -52,6 +53,7 @@ fi
 if [ "$tests" = yes ]; then
     # One thread a process: the tests are small, and two processes share two cores.
     export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+    [ -n "${LONG:-}" ] || [[ " ${pytest_args[*]-} " == *" -m "* ]] || pytest_args+=(-m "not long")
     check "pytest" "$PYTHON" -m pytest -n "${WORKERS:-2}" --dist worksteal ${pytest_args[@]+"${pytest_args[@]}"}
 fi
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.recipe.studies import ROOT
 
-pytestmark = pytest.mark.recipe
+pytestmark = [pytest.mark.recipe, pytest.mark.long]
 SHORT = {
     "runs": ("kill,disk_full,damage", "--kills", "3", "--disks", "1", "--flips", "20"),
     "readers": ("fuzz", "--fuzz", "500"),

@@ -15,7 +15,7 @@ import torch
 
 from data.dense.rooms import write_rooms
 
-pytestmark = pytest.mark.recipe
+pytestmark = [pytest.mark.recipe, pytest.mark.long]
 ONE = (sys.executable,)
 TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 NEVER = 1000

@@ -15,7 +15,7 @@ import torch
 from tests.recipe.studies import ROOT
 from tests.unit.train.small_training import small_model
 
-pytestmark = pytest.mark.recipe
+pytestmark = [pytest.mark.recipe, pytest.mark.long]
 PROGRAM = str(ROOT / "tests" / "recipe" / "training_ranks.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 TASKS = (0, 1)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.recipe.studies import ROOT, Study
 
-pytestmark = pytest.mark.recipe
+pytestmark = [pytest.mark.recipe, pytest.mark.long]
 STAND_INS = ROOT / "tests" / "recipe" / "slurm"
 TRAIN = ("--quiet", "--num_train_epochs", "1", "--expert_rank", "4", "--expert_init", "scratch")
 EVALUATE = ("--quiet", "--batch_size", "2")
