@@ -15,8 +15,7 @@ Gradients of ours in fp32 are compared with the published ones, ||ours - publish
 parameters as one vector and in the worst single tensor. A tensor whose gradient is a small difference of
 large numbers holds little but rounding (the pooled branch of the ASPP normalises over no more values than the
 batch has images; a bias before another normalisation moves nothing), hence both. --exact runs both sides in
-float64 as well, where they must agree, and shows how far the published side in fp32 is from its own float64:
-rounding moves values across the ReLUs' zero, which alone is far more than the two sides differ.
+float64 as well, where they must agree, and shows how far the published side in fp32 is from its own float64.
 """
 
 from __future__ import annotations
