@@ -50,7 +50,9 @@ def _open_stream(path: Path) -> Any:
     """A PyAV container, of a format that reads no other file."""
     import av
 
-    container = av.open(str(path.absolute()), options=STREAM_OPTIONS, metadata_errors="replace")
+    # Tags that are no UTF-8 are an error by default below PyAV 19, which no longer takes the argument.
+    tags = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+    container = av.open(str(path.absolute()), options=STREAM_OPTIONS, **tags)
     if container.duration is not None and container.duration > MAX_SECONDS * av.time_base:
         container.close()
         raise MediaError(_too_long(path))

@@ -202,6 +202,17 @@ def test_sound_of_containers(files: Any, name: str) -> None:
     assert np.abs(waveform[2000:20000, 0] - files.tone(1.0, 22_050)[2000:20000]).max() < 0.05
 
 
+def test_tags_that_are_no_utf8(files: Any) -> None:
+    """A RIFF title in Latin-1, as old recorders write it."""
+    path = files.sound("x.wav", files.tone())
+    title = "caf\u00e9\0".encode("latin-1")
+    tags = b"INFO" + b"INAM" + len(title).to_bytes(4, "little") + title + b"\0" * (len(title) % 2)
+    content = path.read_bytes() + b"LIST" + len(tags).to_bytes(4, "little") + tags
+    renamed = path.with_suffix(".mka")  # by FFmpeg, not by the reader of plain WAV files
+    renamed.write_bytes(content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:])
+    assert len(read_sound(renamed)[0]) > 0
+
+
 def test_files_without_sound(files: Any) -> None:
     with pytest.raises(
         NoSoundError, match=r"mute.mp4: holds no sound stream; remove the <audio> tag or give 'voice'"
