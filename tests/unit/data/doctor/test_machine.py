@@ -9,7 +9,8 @@ from data.doctor.findings import Level, Section
 from data.doctor.machine import check_disk, check_memory, free_memory, size, writable
 
 
-def test_what_does_not_fit_is_a_problem(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # a GPU's memory would be a third
     section = Section("x")
     check_memory(section, 1, "it takes")
     check_disk(section, tmp_path / "a" / "b", 1, "it takes")

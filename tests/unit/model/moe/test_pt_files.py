@@ -70,6 +70,7 @@ def test_compressed_records_are_refused(saved: Path) -> None:
         check_archive(saved)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 @pytest.mark.parametrize(
     "value", [torch.zeros(1).expand(2**40), torch.empty(2, device="meta"), torch.eye(3).to_sparse()]
 )

@@ -33,7 +33,7 @@ PROMPT = PromptTokens(before=10 + VIDEO, after=TEXT - 10, answer=ANSWER)
 def counted(module: nn.Module, *inputs: torch.Tensor) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module.requires_grad_(False)(*inputs)
-    return counter.get_total_flops()
+    return total(counter)
 
 
 def test_the_published_parts() -> None:
@@ -104,6 +104,13 @@ def make(kv_heads: int = 2, **expert: Any) -> tuple[AnchorLM, LLMSizes]:
     return AnchorLM(llm, bank), LLMSizes.of(config)
 
 
+def total(counter: FlopCounterMode) -> int:
+    """FLOPs without those of the rotary angles, which some versions of torch compute by a product."""
+    parts = counter.get_flop_counts()
+    angles = sum(sum(ops.values()) for name, ops in parts.items() if name.endswith("rotary_emb"))
+    return counter.get_total_flops() - angles
+
+
 def batch(with_answer: bool) -> PromptBatch:
     ids = torch.arange(5, 6 + TEXT + ANSWER * with_answer)
     ids[10] = VIDEO_ID  # stands for the video, so that the text has TEXT tokens
@@ -121,7 +128,7 @@ def test_prefill_and_answer(heads: int) -> None:
     ):
         with FlopCounterMode(display=False) as counter:
             model.generate(prompt, [NO_EXPERT], tokens, eos_id=-1)
-        assert counter.get_total_flops() == expected
+        assert total(counter) == expected
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -152,9 +159,9 @@ def test_training(expert: dict[str, Any], checkpointing: bool) -> None:
     if planned.prefix:
         with FlopCounterMode(display=False) as counter:
             model._after_prefix(prompt, "right")
-        assert counter.get_total_flops() == planned.prefix
+        assert total(counter) == planned.prefix
     with FlopCounterMode(display=False) as counter, model.bank.use([0]):
         loss = model(prompt, [0]).sum
-        assert counter.get_total_flops() == planned.forward
+        assert total(counter) == planned.forward
         loss.backward()
-    assert counter.get_total_flops() == planned.repeated
+    assert total(counter) == planned.repeated
