@@ -118,7 +118,7 @@ def open_inputs(arguments: argparse.Namespace) -> tuple[Inputs, Backbone, str]:
         dtype=chosen.dtype,
         qformer=qformer,
         bits=chosen.bits,
-        attn_implementation=chosen.attn_implementation,
+        attn_implementation=chosen.attn_implementation or usual_attention(preset, device),
         towers=chosen.towers,
         prefixes=chosen.prefixes,
     )
@@ -142,6 +142,11 @@ def open_inputs(arguments: argparse.Namespace) -> tuple[Inputs, Backbone, str]:
         backbone,
         preset,
     )
+
+
+def usual_attention(preset: str, device: torch.device) -> str | None:
+    """The attention kernel where none is asked for; None leaves it to transformers."""
+    return "blocks" if preset == "tiny" and device.type == "cpu" else None
 
 
 def backbone_paths(arguments: argparse.Namespace) -> tuple[BackbonePaths, str]:

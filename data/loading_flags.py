@@ -57,7 +57,7 @@ def add_loading_flags(group: argparse._ArgumentGroup) -> None:
         "--attn_implementation",
         choices=ATTENTION,
         help="attention kernel of the LLM; flash_attention_2 needs a GPU, 16 bits and flash-attn; blocks is "
-        "the fastest with --bf16 True on a CPU (sdpa)",
+        "the fastest with --bf16 True on a CPU (sdpa; tiny on a CPU: blocks)",
     )
 
     group.add_argument(

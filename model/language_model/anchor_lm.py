@@ -18,7 +18,15 @@ from torch.utils.checkpoint import checkpoint, noop_context_fn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from model.language_model.prefix import PrefixBounds, PrefixCache, stack_prefixes, unstack_cache
+from model.language_model import block_attention
+from model.language_model.block_attention import Past, mask_after_past
+from model.language_model.prefix import (
+    PrefixBounds,
+    PrefixCache,
+    as_cache,
+    stack_prefixes,
+    unstack_cache,
+)
 from model.language_model.splice import IGNORE, PromptBatch, Spliced, splice, split_at_answer, split_at_media
 from model.moe.autonomy import record_activations
 from model.moe.experts import NO_EXPERT, ExpertBank
@@ -111,28 +119,34 @@ class AnchorLM(nn.Module):
         self, batch: PromptBatch, expert_ids: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """As `_hidden`, of what follows the prefix that the experts leave alone."""
-        text, cache, mask = self._after_prefix(batch, "right")
+        text, past, known = self._after_prefix(batch, "right")
+        if self._takes_past:
+            way = {"attention_mask": mask_after_past(known, text.mask, text.embeds.dtype), "past": past}
+        else:
+            mask = torch.cat([known, text.mask], 1)
+            way = {"attention_mask": mask, "past_key_values": as_cache(past), "use_cache": True}
         with self._use(expert_ids, len(batch)):
-            output = self.llm.base_model(
-                inputs_embeds=text.embeds,
-                attention_mask=mask,
-                position_ids=text.positions,
-                past_key_values=cache,
-                use_cache=True,
-            )
+            output = self.llm.base_model(inputs_embeds=text.embeds, position_ids=text.positions, **way)
         return output.last_hidden_state, text.mask, text.labels
+
+    @property
+    def _takes_past(self) -> bool:
+        """Whether attention takes prefixes beside the keys, which saves their part of backward."""
+        config = self.llm.config
+        windowed = getattr(config, "sliding_window", None) is not None  # these layers need masks of their own
+        return config._attn_implementation == block_attention.NAME and not windowed
 
     def _after_prefix(
         self, batch: PromptBatch, padding_side: Literal["left", "right"]
-    ) -> tuple[Spliced, DynamicCache, Tensor]:
-        """What the experts act on, the prefixes' keys and values, and the mask (B, P + L) over both."""
+    ) -> tuple[Spliced, Past, Tensor]:
+        """What the experts act on, the prefixes' keys and values, and which of these are real (B, P)."""
         assert self.bank is not None
         split = split_at_answer if self.bank.config.tokens == "answer" else split_at_media
         heads, tails = split(batch)
         kept = [
             self.prefixes.get(ids, media) for ids, media in zip(heads.input_ids, heads.media, strict=True)
         ]
-        cache, known = stack_prefixes(kept)
+        past, known = stack_prefixes(kept)
         text = splice(tails, self.llm.get_input_embeddings(), padding_side)
         window, length = getattr(self.llm.config, "sliding_window", None), known.shape[1] + text.mask.shape[1]
         if window is not None and length > window and padding_side == "left" and not text.mask.all():
@@ -142,7 +156,7 @@ class AnchorLM(nn.Module):
                 "'all' or 'answer'"
             )
         text = replace(text, positions=text.positions + known.sum(1, keepdim=True))
-        return text, cache, torch.cat([known, text.mask], 1)
+        return text, past, known
 
     @torch.no_grad()
     def _prefix(self, ids: Tensor, media: Sequence[Tensor]) -> Tensor:
@@ -204,7 +218,8 @@ class AnchorLM(nn.Module):
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
         embed, head = self.llm.get_input_embeddings(), self.llm.get_output_embeddings()
         if self._has_prefix(batch):
-            prompt, cache, known = self._after_prefix(batch, "left")
+            prompt, past, known = self._after_prefix(batch, "left")
+            cache, known = as_cache(past), torch.cat([known, prompt.mask], 1)
         else:
             prompt, cache = splice(batch, embed, "left"), DynamicCache()
             known = prompt.mask

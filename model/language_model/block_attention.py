@@ -4,12 +4,17 @@ There torch's fused kernel is slow in the backward pass. Here queries are cut in
 the keys up to its own end only; scores, weights and their gradients are batched products, query heads that
 share a key head are rows of one product, and no key is copied. The weights are kept for backward.
 
+Few queries after a long past that nothing is learned from (`Past`) are a case of their own: the past's keys
+and values stand beside those of the queries, no key is copied into one tensor with them, and neither backward
+nor its memory touches them.
+
 `register` makes it known to transformers as the attention kernel "blocks" of any model.
 
-Legend: B rows, H query heads, K key heads, G = H / K, T queries, S keys, D head width.
+Legend: B rows, H query heads, K key heads, G = H / K, T queries, S keys, P keys of the past, D head width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,6 +33,15 @@ def register() -> None:
     AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
+@dataclass(frozen=True)
+class Past:
+    """Keys and values (B, K, P, D) of every layer, fixed. Given to the model as the argument `past`, with a
+    mask (B, 1, T, P + T) of numbers to add, in place of a cache."""
+
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+
+
 def block_attention(
     module: torch.nn.Module,
     query: Tensor,
@@ -36,6 +50,7 @@ def block_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    past: Past | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
     """Attention of transformers' interface: softmax(scaling q k^T + mask) v.
@@ -43,24 +58,71 @@ def block_attention(
     Args:
         query: (B, H, T, D). key, value: (B, K, S, D), the last T of them being those of the queries.
         attention_mask: (B, 1, T, S) bool, or None for causal attention without padding.
+        past: what comes before the keys; the mask is then (B, 1, T, P + S) numbers.
 
     Returns:
         (B, T, H, D) and no weights.
 
     Raises:
-        ValueError: dropout, a mask of another kind, or a module that is not causal.
+        ValueError: dropout, capped scores, attention sinks, a mask of another kind, or a module that is not
+            causal.
     """
+    if unknown := [name for name in ("softcap", "s_aux") if unused.get(name) is not None]:
+        raise ValueError(f"attention kernel {NAME!r} has no {' or '.join(unknown)}; use eager or sdpa")
     if dropout:
         raise ValueError(f"attention kernel {NAME!r}: got dropout {dropout}, expected 0; use sdpa")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if past is not None:
+        assert attention_mask is not None and isinstance(module.layer_idx, int)
+        before = past.keys[module.layer_idx], past.values[module.layer_idx]
+        return _after_past(query, key, value, *before, attention_mask, scale).transpose(1, 2), None
     if attention_mask is not None and attention_mask.dtype != torch.bool:
         raise ValueError(
             f"attention kernel {NAME!r}: got a mask of {attention_mask.dtype}, expected bool; use sdpa"
         )
     if attention_mask is None and not getattr(module, "is_causal", True):
         raise ValueError(f"attention kernel {NAME!r} is causal, {type(module).__name__} is not; use sdpa")
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     output: Tensor = _BlockAttention.apply(query, key, value, attention_mask, scale)  # type: ignore[no-untyped-call]
     return output.transpose(1, 2), None
+
+
+def mask_after_past(past: Tensor, own: Tensor, dtype: torch.dtype) -> Tensor:
+    """What to add to the scores of T queries: 0 where a key is real and not later, else the lowest number.
+
+    Args:
+        past: (B, P) bool, which keys of the past are real. own: (B, T) bool, which of the queries' own are.
+
+    Returns:
+        (B, 1, T, P + T)
+    """
+    causal = (
+        own[:, None, :] & torch.ones(own.shape[1], own.shape[1], dtype=torch.bool, device=own.device).tril()
+    )
+    seen = torch.cat([past[:, None, :].expand(-1, own.shape[1], -1), causal], -1)
+    return torch.zeros(seen.shape, dtype=dtype, device=own.device).masked_fill(~seen, torch.finfo(dtype).min)[
+        :, None
+    ]
+
+
+def _after_past(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    past_key: Tensor,
+    past_value: Tensor,
+    mask: Tensor,
+    scale: float,
+) -> Tensor:
+    """softmax(scale q [past_key, key]^T + mask) [past_value, value]. (B, H, T, D)"""
+    rows, heads, length, width = query.shape
+    shared, past = key.shape[1], past_key.shape[2]
+    q = (query * scale).reshape(rows * shared, -1, width)  # (BK, G T, D)
+    k, v, past_k, past_v = (x.reshape(rows * shared, -1, width) for x in (key, value, past_key, past_value))
+    scores = torch.cat([torch.bmm(q, past_k.transpose(1, 2)), torch.bmm(q, k.transpose(1, 2))], -1)
+    scores = scores.view(rows, heads, length, -1) + mask
+    weights = torch.softmax(scores, -1).view(rows * shared, -1, scores.shape[-1])
+    output = torch.baddbmm(torch.bmm(weights[..., :past], past_v), weights[..., past:], v)
+    return output.view(rows, heads, length, width)
 
 
 def query_blocks(queries: int, keys: int) -> Iterator[tuple[slice, int, int]]:

@@ -26,6 +26,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from model.language_model.block_attention import Past
+
 BOUND = 2**30  # bytes of prefixes that are kept at most
 
 
@@ -113,23 +115,29 @@ def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def stack_prefixes(prefixes: Sequence[Tensor]) -> tuple[DynamicCache, Tensor]:
-    """A cache of B left-padded prefixes, and which of its positions are real: (B, P) bool."""
+def stack_prefixes(prefixes: Sequence[Tensor]) -> tuple[Past, Tensor]:
+    """B left-padded prefixes, and which of their positions are real: (B, P) bool."""
     longest = max(prefix.shape[2] for prefix in prefixes)
     parts, heads, _, width = prefixes[0].shape
     mask = torch.zeros(len(prefixes), longest, dtype=torch.bool, device=prefixes[0].device)
-    states = prefixes[0].new_zeros(parts, len(prefixes), heads, longest, width)
+    states = prefixes[0].new_empty(parts, len(prefixes), heads, longest, width)
     for row, prefix in enumerate(prefixes):
         start = longest - prefix.shape[2]
         mask[row, start:] = True
+        states[:, row, :, :start] = 0.0
         states[:, row, :, start:] = prefix
+    return Past(states[::2].unbind(), states[1::2].unbind()), mask
+
+
+def as_cache(past: Past) -> DynamicCache:
+    """A cache that holds the past and grows from there."""
     cache = DynamicCache()
-    for keys, values in zip(states[::2], states[1::2], strict=True):
+    for keys, values in zip(past.keys, past.values, strict=True):
         layer = DynamicLayer()
         layer.lazy_initialization(keys, values)
         layer.keys, layer.values = keys, values  # set, not updated: that would copy once more
         cache.layers.append(layer)
-    return cache, mask
+    return cache
 
 
 def unstack_cache(cache: DynamicCache) -> Tensor:

@@ -8,6 +8,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from model.language_model.anchor_lm import AnchorLM
+from model.language_model.prefix import as_cache
 from model.language_model.splice import PromptBatch
 from model.moe.experts import ExpertBank, ExpertConfig
 from model.moe.peft_adapters import read_adapter, write_adapter
@@ -120,7 +121,8 @@ def test_scope_answer_needs_two_steps(ids: Tensor, tmp_path: Path) -> None:
         with theirs.disable_adapter():
             cache = theirs(input_ids=ids[:, :-1], use_cache=True).past_key_values
         stepped = theirs(input_ids=ids[:, -1:], past_key_values=cache).logits[:, -1]
-        text, kept, mask = AnchorLM(model, bank)._after_prefix(batch, "left")
+        text, past, known = AnchorLM(model, bank)._after_prefix(batch, "left")
+        mask, kept = torch.cat([known, text.mask], 1), as_cache(past)
         with bank.use([0] * 3):
             hidden = model.model(
                 inputs_embeds=text.embeds,

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from model.language_model import block_attention as module
 from model.language_model.anchor_lm import AnchorLM
-from model.language_model.block_attention import block_attention
+from model.language_model.block_attention import Past, block_attention, mask_after_past
 from model.language_model.splice import VIDEO_ID, PromptBatch
 from model.moe.experts import ExpertBank, ExpertConfig
 
@@ -58,6 +58,31 @@ def test_values_and_gradients(queries: int, keys: int, padded: bool) -> None:
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
+def test_a_past_beside_the_keys() -> None:
+    """As with one tensor of keys; row 1 has a shorter past and a query less."""
+    queries, past = 5, 9
+    q, k, v = tensors(queries, past + queries)
+    known, own = torch.ones(2, past, dtype=torch.bool), torch.ones(2, queries, dtype=torch.bool)
+    known[1, :3], own[1, -1] = False, False
+    before = [x.detach()[:, :, :past].clone() for x in (k, v)]
+    layer = nn.Module()
+    layer.layer_idx = 1  # type: ignore[assignment]
+    given = Past([torch.empty(0), before[0]], [torch.empty(0), before[1]])
+    mask = mask_after_past(known, own, torch.float64)
+    got, _ = block_attention(layer, q, k[:, :, past:], v[:, :, past:], mask, scaling=0.3, past=given)
+    seen = causal(queries, past + queries) & torch.cat([known, own], 1)[:, None, None]
+    wanted = expected(q, k, v, seen, 0.3)
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+    direction = torch.randn(wanted.shape, dtype=torch.float64)
+    for a, b in zip(
+        torch.autograd.grad((got * direction).sum(), (q, k, v)),
+        torch.autograd.grad((wanted * direction).sum(), (q, k, v)),
+        strict=True,
+    ):
+        own_part = slice(None) if a.shape[2] == queries else slice(past, None)
+        torch.testing.assert_close(a[:, :, own_part], b[:, :, own_part], rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("learning", ["q", "k", "v"])
 def test_only_the_gradient_that_is_asked_for(learning: str) -> None:
     parts = dict(zip("qkv", tensors(6, 6), strict=True))
@@ -84,6 +109,8 @@ def test_what_it_cannot_do_is_refused() -> None:
         block_attention(CAUSAL, q, k, v, torch.zeros(2, 1, 3, 3))
     with pytest.raises(ValueError, match="is causal"):
         block_attention(SimpleNamespace(is_causal=False), q, k, v, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="has no softcap"):
+        block_attention(CAUSAL, q, k, v, None, softcap=50.0)
 
 
 def model(attention: str, tokens: str) -> AnchorLM:
