@@ -30,7 +30,7 @@ from data.samples import Sample
 from evaluation.anchor_moe import AnchorMoE, Prediction, prediction_json
 from evaluation.answer_book import AnswerBook
 from evaluation.arguments import add_generation_flags, add_router_flags, generation, router_config
-from evaluation.ranks import Ranks, fix_threads, launched
+from evaluation.ranks import Ranks, count_jobs, fix_threads, launched
 from train.dry_run import add_dry_run_flags, dry_run
 
 log = logging.getLogger("eval_anchor")
@@ -98,7 +98,8 @@ def main(arguments: argparse.Namespace) -> None:
 def assemble(arguments: argparse.Namespace, ranks: Ranks) -> AnchorMoE:
     """The trained system; answers are kept beside the results, those about a clip beside the features."""
     inputs, backbone, preset = open_inputs(arguments)
-    fix_threads(arguments.threads, preset)
+    threads = fix_threads(arguments.threads, preset)
+    jobs = count_jobs(arguments.jobs, threads, backbone.llm.device, ranks)
     book_file = (
         arguments.output.with_suffix(".answers.jsonl")
         if arguments.output
@@ -111,7 +112,7 @@ def assemble(arguments: argparse.Namespace, ranks: Ranks) -> AnchorMoE:
         arguments.anchor_save_path,
         router_config(arguments),
         AnswerBook(book_file, ranks),
-        generation(arguments),
+        generation(arguments, jobs),
         arguments.num_experts,
     )
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from data.feature_store import FeatureStore
+from data.parallel import in_shares
 from data.prompts import Prompt, PromptTokenizer, build_prompt
 from data.samples import Media, Sample
 from data.tags import remove_tags
@@ -55,9 +56,19 @@ class Inputs:
         chosen = {"num_frames": self.store.num_frames, "text_feature": self.text.kind}
         return {**chosen, **self._loading.identity()}
 
-    def encode(self, samples: Sequence[Sample], *, rank: int = 0, world: int = 1) -> None:
-        """Encode the media that the store does not hold yet; of `world` processes each takes its share."""
-        self.store.encode(samples, progress=not self.quiet and rank == 0, rank=rank, world=world)
+    def encode(self, samples: Sequence[Sample], *, rank: int = 0, world: int = 1, jobs: int = 0) -> None:
+        """Encode the media that the store does not hold yet.
+
+        Of `world` processes each takes its share; a process alone may fork `jobs` of one thread each.
+        """
+
+        def encode(share: int, shares: int) -> None:
+            self.store.encode(samples, progress=not self.quiet and share == 0, rank=share, world=shares)
+
+        if jobs < 2 or not self.store.missing(samples):
+            encode(rank, world)
+        else:
+            in_shares(encode, jobs)
 
     # -- prompts
 

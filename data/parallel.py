@@ -11,9 +11,11 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from typing import Any, TypeVar
@@ -31,6 +33,21 @@ class Running:
     number: int  # its place among the pieces
     process: ForkProcess
     pipe: Connection
+
+
+def can_fork(device: torch.device, processes: int) -> bool:
+    """Whether this process may fork others that compute: on a CPU, started alone, where that is safe."""
+    return device.type == "cpu" and processes == 1 and sys.platform == "linux"
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def in_shares(work: Callable[[int, int], T], jobs: int) -> list[T]:
+    """Results of `work(share, jobs)` for every share, all at the same time."""
+    return run_forked([partial(work, share, jobs) for share in range(jobs)], jobs)
 
 
 def run_forked(work: Sequence[Callable[[], T]], jobs: int) -> list[T]:
@@ -92,8 +109,8 @@ def _result(piece: Running) -> Any:
     piece.process.join()
     if error is None:
         raise ChildProcessError(
-            f"a training process ended with status {piece.process.exitcode} (-9: killed, often for lack of "
-            "memory); start again to go on from its last checkpoint, with fewer --jobs if memory is short"
+            f"a process ended with status {piece.process.exitcode} (-9: killed, often for lack of memory); "
+            "start again to go on from what is kept, with fewer --jobs if memory is short"
         )
     if error:
         raise ValueError(error)

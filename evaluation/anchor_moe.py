@@ -121,7 +121,8 @@ class AnchorMoE:
         """Routing of the samples; their clips are encoded if they are not in the store, by each process its
         share."""
         ranks = self.answerer.book.ranks
-        self.inputs.encode(samples, rank=ranks.rank, world=ranks.world)
+        jobs = self.answerer.generation.jobs
+        self.inputs.encode(samples, rank=ranks.rank, world=ranks.world, jobs=jobs)
         ranks.wait()
         autonomy = self.router.config.router == "autonomy"
         norms = self.answerer.activation_norms(samples) if autonomy else None

@@ -11,8 +11,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.inputs import Inputs
+from data.parallel import in_shares
 from data.samples import Sample
 from evaluation.answer_book import AnswerBook, answer_key
+from evaluation.ranks import Ranks
 from model.language_model.anchor_lm import AnchorLM
 
 
@@ -32,6 +34,7 @@ class Generation:
     max_new_tokens: int = 64
     batch_size: int = 16  # rows per batch; changes nothing but speed and rounding
     progress: bool = True
+    jobs: int = 0  # forked processes of one thread that share the batches; changes nothing but speed
 
 
 class Answerer:
@@ -82,7 +85,21 @@ class Answerer:
         keys = [self.key(request) for request in requests]
         asked = dict(zip(keys, requests, strict=True))
         plan = self._plan({key: request for key, request in asked.items() if not self.book.is_settled(key)})
-        ranks = self.book.ranks
+        if self.generation.jobs > 1 and len(plan) > 1:
+            in_shares(
+                lambda share, shares: self._share(plan, asked, Ranks(share, shares), title),
+                self.generation.jobs,
+            )
+        else:
+            self._share(plan, asked, self.book.ranks, title)
+        self.book.settle([key for batch in plan for key in batch])
+        texts = [self.book.get(key) for key in keys]
+        assert all(text is not None for text in texts)
+        return [text or "" for text in texts]
+
+    def _share(self, plan: list[list[str]], asked: dict[str, Request], ranks: Ranks, title: str) -> None:
+        """Answer every so-many-th batch of the plan into the book, as one of so many processes."""
+        self.book.ranks = ranks
         hidden = not (self.generation.progress and ranks.first and plan)
         with tqdm(total=len(plan), desc=title, unit="batch", disable=hidden) as bar:
             for number, batch in enumerate(plan):
@@ -90,21 +107,18 @@ class Answerer:
                     for key, text in zip(batch, self._generate([asked[key] for key in batch]), strict=True):
                         self.book.add(key, text)
                 bar.update()
-        self.book.settle([key for batch in plan for key in batch])
-        texts = [self.book.get(key) for key in keys]
-        assert all(text is not None for text in texts)
-        return [text or "" for text in texts]
 
     def _plan(self, missing: dict[str, Request]) -> list[list[str]]:
-        """Batches of keys: prompts of like length together, the longest first."""
-        order = sorted(
-            missing,
-            key=lambda key: (
-                self.inputs.prompt_length(missing[key].sample, without_media=missing[key].without_media),
-                missing[key].expert,
-            ),
-            reverse=True,
-        )
+        """Batches of keys: prompts of like length together, the longest first; those of one question side by
+        side, so that what comes before the experts is computed once."""
+
+        def place(key: str) -> tuple[int, str, int]:
+            request = missing[key]
+            blind = request.without_media
+            length = self.inputs.prompt_length(request.sample, without_media=blind)
+            return length, self.inputs.sample_key(request.sample, without_media=blind), request.expert
+
+        order = sorted(missing, key=place, reverse=True)
         size = self.generation.batch_size
         return [order[start : start + size] for start in range(0, len(order), size)]
 

@@ -76,12 +76,18 @@ def add_generation_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="CPU threads of each process; the same number gives the same bits (tiny: 1; else one per core)",
     )
+    group.add_argument(
+        "--jobs",
+        type=int,
+        help="processes that encode and answer side by side on a CPU, for the same bits (one per core with "
+        "--threads 1, as the tiny backbone has; else 0)",
+    )
     add_precision_flags(group)
 
 
-def generation(arguments: argparse.Namespace) -> Generation:
-    """The generation settings that the flags ask for."""
+def generation(arguments: argparse.Namespace, jobs: int = 0) -> Generation:
+    """The generation settings that the flags ask for, in so many forked processes."""
     for name in ("batch_size", "max_new_tokens"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name}: got {getattr(arguments, name)}, expected at least 1")
-    return Generation(arguments.max_new_tokens, arguments.batch_size, progress=not arguments.quiet)
+    return Generation(arguments.max_new_tokens, arguments.batch_size, progress=not arguments.quiet, jobs=jobs)

@@ -33,7 +33,7 @@ from evaluation.answer_book import AnswerBook
 from evaluation.answering import Answerer, Generation
 from evaluation.arguments import add_generation_flags, add_router_flags, generation, router_config
 from evaluation.expert_loading import load_experts
-from evaluation.ranks import Ranks, fix_threads, launched
+from evaluation.ranks import Ranks, count_jobs, fix_threads, launched
 from evaluation.report import MethodResult, write_report
 from evaluation.scoring.routing import RoutingRecord
 from evaluation.study import METHODS, Experts, MethodPlan, Planner, accuracy_matrix, expert_files
@@ -85,13 +85,17 @@ def main(arguments: argparse.Namespace) -> None:
     arguments.results = arguments.results or Path("eval_results") / benchmark.name
     require_writable(arguments.results)
     seeds = [int(seed) for seed in arguments.seeds.replace(",", " ").split()]
-    router, settings = router_config(arguments), generation(arguments)
+    router = router_config(arguments)
+    generation(arguments)  # flags that are no good are refused here
     with only_run_in(arguments.results), launched() as ranks:
         tests = read_tests(benchmark, arguments)
         inputs, backbone, preset = open_inputs(arguments)
-        fix_threads(arguments.threads, preset)
+        threads = fix_threads(arguments.threads, preset)
+        jobs = count_jobs(arguments.jobs, threads, backbone.llm.device, ranks)
+        settings = generation(arguments, jobs)
         methods = chosen_methods(arguments.methods, preset)
-        inputs.encode([sample for group in tests for sample in group], rank=ranks.rank, world=ranks.world)
+        questions = [sample for group in tests for sample in group]
+        inputs.encode(questions, rank=ranks.rank, world=ranks.world, jobs=jobs)
         ranks.wait()
         runs = [
             evaluate_seed(

@@ -15,6 +15,8 @@ from datetime import timedelta
 import torch
 from torch import distributed
 
+from data.parallel import can_fork, count_cores
+
 PATIENCE = timedelta(days=30)  # a launcher ends all processes when one fails, so that nobody waits in vain
 
 
@@ -60,6 +62,23 @@ def fix_threads(asked: int | None, preset: str) -> int:
     """
     if asked is not None and asked < 1:
         raise ValueError(f"--threads: got {asked}, expected at least 1")
-    threads = asked or (1 if preset == "tiny" else len(os.sched_getaffinity(0)))
+    threads = asked or (1 if preset == "tiny" else count_cores())
     torch.set_num_threads(threads)
     return threads
+
+
+def count_jobs(asked: int | None, threads: int, device: torch.device, ranks: Ranks) -> int:
+    """Forked processes that encode and answer side by side; 0 for none. By default one per core where each
+    has one thread, so that the bits are the same.
+
+    Raises ValueError where they are asked for and cannot be had.
+    """
+    possible = threads == 1 and can_fork(device, ranks.world)
+    if asked is None:
+        return count_cores() if possible else 0
+    if asked < 0 or (asked and not possible):
+        raise ValueError(
+            f"--jobs {asked}: questions are answered side by side in one launch on a CPU only, with "
+            "--threads 1; leave the flag out (GPUs: torchrun, docs/cluster.md)"
+        )
+    return asked

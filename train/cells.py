@@ -29,6 +29,9 @@ class Cell:
     checkpoint: Path  # folder of checkpoint and log
     start_from: Path | None = None  # expert file to continue (sequential), None for the configured start
     without_media: bool = False  # the blind baseline
+    twin: Path | None = (
+        None  # another method's expert of the same task, taken over if its training is the same
+    )
 
     @property
     def title(self) -> str:
@@ -71,11 +74,18 @@ def independent(cells: Sequence[Cell], expert_init: str) -> list[list[Cell]]:
 
     An expert that starts from nothing is a chain of its own; those that start from earlier experts
     (`sequential`, and all but `joint` with another `expert_init` than "scratch") follow them in one chain.
+    There `sequential` follows the experts of `anchor_moe`, of which it may take some over.
     """
     chains: list[list[Cell]] = []
     for cell in cells:
-        alone = cell.method == "joint" or (cell.method != "sequential" and expert_init == "scratch")
-        if alone or not chains or chains[-1][-1].method != cell.method:
+        scratch = expert_init == "scratch"
+        alone = cell.method == "joint" or (cell.method != "sequential" and scratch)
+        before = chains[-1][-1] if chains else None
+        follows = before is not None and (
+            before.method == cell.method
+            or (cell.method == "sequential" and before.method == "anchor_moe" and not scratch)
+        )
+        if alone or not follows:
             chains.append([])
         chains[-1].append(cell)
     return chains
@@ -105,6 +115,7 @@ def _method_cells(benchmark: Benchmark, method: str, folders: StudyFolders) -> l
                 folders.checkpoint(method, task.id),
                 start_from=expert_file(experts, before) if sequential and before is not None else None,
                 without_media=method == "blind",
+                twin=expert_file(folders.experts("anchor_moe"), task.id) if sequential else None,
             )
         )
     return cells

@@ -7,6 +7,7 @@ without record is unfinished; started again it resumes from the checkpoint and w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from data.files import read_json, sha256_file
+from data.files import read_json, sha256_file, write_bytes_atomic
 from data.folders import anchor_file, expert_file
 from data.inputs import Inputs
 from data.published_anchors import published_anchor
@@ -51,9 +52,13 @@ class Workshop:
     reporting: Reporting  # folder and title are filled in per cell
     overwrite: bool = False
 
-    def encode(self, samples: Sequence[Sample]) -> None:
-        """Encode the samples' media, each process its share, and wait for all of them."""
-        self.inputs.encode(samples, rank=self.accelerator.process_index, world=self.accelerator.num_processes)
+    def encode(self, samples: Sequence[Sample], jobs: int = 0) -> None:
+        """Encode the samples' media, each process its share, and wait for all of them; `jobs` as of
+        `Inputs.encode`."""
+        accelerator = self.accelerator
+        self.inputs.encode(
+            samples, rank=accelerator.process_index, world=accelerator.num_processes, jobs=jobs
+        )
         self.accelerator.wait_for_everyone()
 
 
@@ -62,7 +67,7 @@ class CellResult:
     """What became of a cell."""
 
     cell: Cell
-    outcome: str  # "skipped", "resumed" or "trained"
+    outcome: str  # "skipped", "resumed", "trained" or "taken over"
     seconds: float  # training time of this call
 
 
@@ -136,6 +141,16 @@ def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResul
     generator = torch.Generator().manual_seed(shop.config.seed * 1009 + cell.task_id)
     bank = shop.bank
     init = _initial(cell, shop, sources, anchor)
+    training_key = _training_key(identity, init)
+    if taken := _same_training(cell, training_key):
+        if shop.accelerator.is_main_process:
+            checkpoint.claim()  # from here on a kill leaves an expert that is known to be this run's
+            write_bytes_atomic(cell.expert, taken.pop("content"))
+            _record(cell, shop, anchor, identity, taken, training_key)
+            checkpoint.remove()
+        shop.accelerator.wait_for_everyone()
+        log.info("%s: the same training as %s, taken over", cell.title, cell.twin)
+        return CellResult(cell, "taken over", 0.0)
     if init is None and shop.config.lora_init == "activations" and shop.config.expert.kind == "lora":
         init = fitted_start(
             shop.model,
@@ -154,7 +169,8 @@ def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResul
         )
         summary = training.run()
         if shop.accelerator.is_main_process:
-            _store(cell, shop, anchor, identity, summary)
+            shop.bank.save(cell.task_id, cell.expert)
+            _record(cell, shop, anchor, identity, summary, training_key)
             checkpoint.remove()
         shop.accelerator.wait_for_everyone()
     finally:
@@ -243,11 +259,38 @@ def _initial(
     return starting_point(shop.bank, how, sources, anchor, earlier)
 
 
-def _store(
-    cell: Cell, shop: Workshop, anchor: Anchor | None, identity: dict[str, Any], summary: dict[str, Any]
+def _training_key(identity: Mapping[str, Any], init: Mapping[str, Tensor] | None) -> str:
+    """Hash of all that decides the trained weights: what the cell is but for the name of its method, and the
+    weights that it starts from in place of the files that these were chosen from."""
+    facts = {key: value for key, value in identity.items() if key not in ("method", "sources")}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in sorted((init or {}).items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _same_training(cell: Cell, training_key: str) -> dict[str, Any] | None:
+    """The record of the twin's training and the content of its file, if that training was the very same."""
+    record = cell.twin.with_suffix(".run.json") if cell.twin else None
+    if cell.twin is None or record is None or not (record.is_file() and cell.twin.is_file()):
+        return None
+    found, content = read_json(record), cell.twin.read_bytes()
+    same = found.get("training_key") == training_key
+    if not same or found["files"].get(cell.twin.name) != hashlib.sha256(content).hexdigest():
+        return None
+    return {**found["training"], "taken_from": str(cell.twin), "content": content}
+
+
+def _record(
+    cell: Cell,
+    shop: Workshop,
+    anchor: Anchor | None,
+    identity: dict[str, Any],
+    summary: dict[str, Any],
+    training_key: str,
 ) -> None:
-    """Write expert, anchor and record, each atomically, the record last."""
-    shop.bank.save(cell.task_id, cell.expert)
+    """Write anchor and record of a stored expert, each atomically, the record last."""
     files = [cell.expert]
     if anchor is not None and cell.anchor:
         save = save_anchor if anchor.complete else save_published_anchor
@@ -258,5 +301,6 @@ def _store(
         identity,
         files={path.name: sha256_file(path) for path in files},
         training=summary,
+        training_key=training_key,
         provenance=provenance(summary["seconds"]),
     )

@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -34,11 +33,11 @@ from data.command_line import (
 )
 from data.files import only_run_in, require_writable
 from data.folders import StudyFolders
+from data.parallel import can_fork, count_cores, run_forked
 from data.samples import Sample
 from train.arguments import add_config_flags, add_reporting_flags, train_config
 from train.cells import TRAINED_METHODS, Cell, default_methods, independent, study_cells
 from train.dry_run import add_dry_run_flags, dry_run
-from train.parallel import run_forked
 from train.run_cell import Workshop, check_cell, check_sources, run_cell
 from train.workshop import open_workshop
 
@@ -117,13 +116,14 @@ def main(arguments: argparse.Namespace) -> None:
                 check_cell(cell, replace(shop, config=replace(config, seed=seed)))
         files = dict.fromkeys(path for cell in cells for path in cell.data)
         samples = read_all(list(files), benchmark, arguments)
-        shop.encode([sample for path in files for sample in samples[path]])
+        jobs = count_jobs(arguments.jobs, shop, preset)
+        shop.encode([sample for path in files for sample in samples[path]], jobs)
         chains = [
             Chain(replace(shop, config=replace(config, seed=seed)), tuple(chain), samples)
             for seed, group in plans.items()
             for chain in independent(group, config.expert_init)
         ]
-        outcomes = run_chains(chains, count_jobs(arguments.jobs, shop, preset))
+        outcomes = run_chains(chains, jobs)
         report(shop, outcomes, time.monotonic() - started)
 
 
@@ -166,10 +166,9 @@ def count_jobs(asked: int | None, shop: Workshop, preset: str) -> int:
     Raises ValueError where they are asked for and cannot be had.
     """
     accelerator = shop.accelerator
-    alone = accelerator.device.type == "cpu" and accelerator.distributed_type == "NO"
-    alone = alone and sys.platform == "linux"  # elsewhere a process cannot be forked, or not after threads
+    alone = accelerator.distributed_type == "NO" and can_fork(accelerator.device, accelerator.num_processes)
     if asked is None:
-        return len(os.sched_getaffinity(0)) if alone and preset == "tiny" else 0
+        return count_cores() if alone and preset == "tiny" else 0
     if asked < 0 or (asked and not alone):
         raise ValueError(
             f"--jobs {asked}: experts are trained side by side in one launch on a CPU only; leave "
@@ -185,7 +184,11 @@ def gather(cell: Cell, samples: Mapping[Path, Sequence[Sample]]) -> list[Sample]
 
 def report(shop: Workshop, outcomes: list[str], seconds: float) -> None:
     """The closing lines: what was done, how long it took, what memory it needed."""
-    counts = {what: outcomes.count(what) for what in ("trained", "resumed", "skipped") if what in outcomes}
+    counts = {
+        what: outcomes.count(what)
+        for what in ("trained", "taken over", "resumed", "skipped")
+        if what in outcomes
+    }
     log.info("done in %.0f s: %s", seconds, ", ".join(f"{n} {what}" for what, n in counts.items()))
     backbone = sum(p.numel() * p.element_size() for p in shop.model.llm.parameters())
     expert = sum(4 * math.prod(shape) for shape in shop.bank.expected_shapes().values())

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from data.feature_store import FeatureStore
 from data.media import MediaError
+from data.parallel import in_shares
 from data.samples import Media, Sample
 from model.encoders.features import MediaFeatures
 
@@ -176,6 +177,16 @@ def test_processes_share_the_work(files: Any, tmp_path: Path) -> None:
     assert stores[0].missing(samples) == {}
     alone = FeatureStore(tmp_path / "alone", FakeEncoder())
     assert all(torch.equal(alone.get(m).tokens, stores[1].get(m).tokens) for s in samples for m in s.media)
+
+
+def test_forked_processes_share_the_work(files: Any, tmp_path: Path) -> None:
+    samples, encoder = clips(files, 6), FakeEncoder()
+    store = FeatureStore(tmp_path / "store", encoder)
+    shares = in_shares(lambda rank, world: store.encode(samples, progress=False, rank=rank, world=world), 2)
+    assert sum(shares) == 12 and min(shares) > 0 and encoder.calls == []
+    assert store.missing(samples) == {}
+    alone = FeatureStore(tmp_path / "alone", FakeEncoder())
+    assert all(torch.equal(alone.get(m).tokens, store.get(m).tokens) for s in samples for m in s.media)
 
 
 def test_writers_at_the_same_time(files: Any, tmp_path: Path) -> None:

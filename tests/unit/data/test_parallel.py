@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from train.parallel import run_forked
+from data.parallel import run_forked
 
 
 def runs(pid: int) -> bool:
@@ -66,7 +66,7 @@ def test_a_killed_process_is_an_error_with_its_status() -> None:
 
 def test_children_die_with_their_parent(tmp_path: Path) -> None:
     program = (
-        "import os, sys, time; from pathlib import Path; from train.parallel import run_forked\n"
+        "import os, sys, time; from pathlib import Path; from data.parallel import run_forked\n"
         "def work():\n    Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(600)\n"
         "run_forked([work], jobs=1)"
     )

@@ -66,6 +66,20 @@ def requests(count: int = QUESTIONS) -> list[Request]:
     return [Request(SimpleNamespace(id=number), number % 3) for number in range(count)]  # type: ignore[arg-type]
 
 
+def test_forked_processes_give_the_same_bytes(tmp_path: Path) -> None:
+    def answer(name: str, jobs: int) -> tuple[list[str], bytes]:
+        book = AnswerBook(tmp_path / name / "answers.jsonl")
+        inputs: Any = StubInputs()
+        answerer = StubAnswerer(
+            None, inputs, book, Generation(batch_size=BATCH, progress=False, jobs=jobs), {}
+        )  # type: ignore[arg-type]
+        texts = answerer.answer(requests())
+        assert [path.name for path in book.path.parent.iterdir()] == ["answers.jsonl"]
+        return texts, book.path.read_bytes()
+
+    assert answer("alone", 0) == answer("two", 2) == answer("three", 3)
+
+
 def evaluate(
     folder: Path, world: int, *, dies: dict[int, int] | None = None, count: int = QUESTIONS
 ) -> list[str]:

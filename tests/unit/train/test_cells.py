@@ -28,8 +28,19 @@ def test_experts_from_nothing_are_independent_but_for_the_sequential_ones(tmp_pa
 @pytest.mark.parametrize("expert_init", ["previous", "nearest", "mean"])
 def test_experts_that_start_from_earlier_ones_follow_them(expert_init: str, tmp_path: Path) -> None:
     made = chains(expert_init, tmp_path)
-    assert [len(chain) for chain in made] == [4, 4, 1, 4]
-    assert all(len({title.split()[0] for title in chain}) == 1 for chain in made)
+    assert [[title.split()[0] for title in chain] for chain in made] == [
+        ["anchor_moe"] * 4 + ["sequential"] * 4,
+        ["joint"],
+        ["blind"] * 4,
+    ]
+
+
+def test_sequential_may_take_over_the_experts_of_anchor_moe(tmp_path: Path) -> None:
+    benchmark = read_benchmark(ROOT / "data_sample" / "avqa.json")
+    cells = study_cells(benchmark, TRAINED_METHODS, StudyFolders(tmp_path))
+    ours = {cell.task_id: cell.expert for cell in cells if cell.method == "anchor_moe"}
+    assert {cell.task_id: cell.twin for cell in cells if cell.method == "sequential"} == ours
+    assert not any(cell.twin for cell in cells if cell.method != "sequential")
 
 
 def test_tasks_are_chosen_by_number(tmp_path: Path) -> None:
