@@ -54,7 +54,7 @@ if [ "$tests" = yes ]; then
     # One thread a process: the tests are small, and two processes share two cores.
     export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
     [ -n "${LONG:-}" ] || [[ " ${pytest_args[*]-} " == *" -m "* ]] || pytest_args+=(-m "not long")
-    check "pytest" "$PYTHON" -m pytest -n "${WORKERS:-2}" --dist worksteal ${pytest_args[@]+"${pytest_args[@]}"}
+    check "pytest" "$PYTHON" -m pytest -n "${WORKERS:-2}" --dist loadgroup ${pytest_args[@]+"${pytest_args[@]}"}
 fi
 
 if [ "${#failed[@]}" -gt 0 ]; then
