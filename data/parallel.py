@@ -77,6 +77,13 @@ def run_forked(work: Sequence[Callable[[], T]], jobs: int) -> list[T]:
     return [results[number] for number in range(len(work))]
 
 
+def die_with(parent: int) -> None:
+    """End this forked process when its parent ends, at once if that has happened already."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def _start(number: int, work: Callable[[], T]) -> Running:
     context = multiprocessing.get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
@@ -89,9 +96,7 @@ def _start(number: int, work: Callable[[], T]) -> Running:
 
 
 def _child(work: Callable[[], T], pipe: Connection, parent: int) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked to die with it
-        os._exit(1)
+    die_with(parent)
     torch.set_num_threads(1)  # the parent's other threads do not exist here
     try:
         pipe.send((work(), ""))

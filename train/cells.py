@@ -15,6 +15,7 @@ from data.folders import StudyFolders, anchor_file, expert_file
 from data.samples import Benchmark
 
 TRAINED_METHODS = ("anchor_moe", "sequential", "joint", "blind")
+EVALUATED_METHODS = ("oracle", "zero_shot")  # rows of evaluation that need no training
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from data.folders import StudyFolders
 from data.parallel import can_fork, count_cores, run_forked
 from data.samples import Sample
 from train.arguments import add_config_flags, add_reporting_flags, train_config
-from train.cells import TRAINED_METHODS, Cell, default_methods, independent, study_cells
+from train.cells import EVALUATED_METHODS, TRAINED_METHODS, Cell, default_methods, independent, study_cells
 from train.dry_run import add_dry_run_flags, dry_run
 from train.run_cell import Workshop, check_cell, check_sources, run_cell
 from train.workshop import open_workshop
@@ -96,7 +96,7 @@ def main(arguments: argparse.Namespace) -> None:
     require_writable(arguments.output)
     methods, seeds = arguments.methods, [int(seed) for seed in words(arguments.seeds)]
     methods = words(methods) if methods else default_methods(backbone_paths(arguments)[1])
-    trained = tuple(method for method in methods if method in TRAINED_METHODS)
+    trained = trained_of(methods)
     plans = {
         seed: chosen_cells(
             study_cells(benchmark, trained, StudyFolders(arguments.output, seed)), arguments.tasks
@@ -125,6 +125,21 @@ def main(arguments: argparse.Namespace) -> None:
         ]
         outcomes = run_chains(chains, jobs)
         report(shop, outcomes, time.monotonic() - started)
+
+
+def trained_of(methods: Sequence[str]) -> tuple[str, ...]:
+    """The methods that have something to train; those that evaluation alone knows are left out.
+
+    Raises ValueError for an unknown one, or if none is left.
+    """
+    unknown = sorted(set(methods) - {*TRAINED_METHODS, *EVALUATED_METHODS})
+    trained = tuple(method for method in methods if method in TRAINED_METHODS)
+    if unknown or not trained:
+        raise ValueError(
+            f"--methods: got {' '.join(methods)!r}, expected some of {' '.join(TRAINED_METHODS)} "
+            f"({' '.join(EVALUATED_METHODS)} need no training)"
+        )
+    return trained
 
 
 def chosen_cells(cells: Sequence[Cell], tasks: str | None) -> list[Cell]:

@@ -200,7 +200,15 @@ class AnchorLM(nn.Module):
         return AnswerLoss(nll_A.sum(), nll_A.numel(), per_sample_B)
 
     def logits(self, batch: PromptBatch, expert_ids: Sequence[int]) -> list[Tensor]:
-        """Float32 logits (L_b, V) of every position of every row, without padding."""
+        """Float32 logits (L_b, V) of every position of every row, without padding.
+
+        Raises: ValueError for experts that leave a part of the prompt alone, which has no logits of theirs.
+        """
+        if self.bank is not None and self.bank.config.tokens != "all":
+            raise ValueError(
+                "logits of all positions need experts on 'all' tokens, these act on "
+                f"{self.bank.config.tokens!r}; use forward or generate"
+            )
         hidden_BLD, mask_BL, _ = self._hidden(batch, expert_ids)
         head = self.llm.get_output_embeddings()
         return [head(hidden[mask]).float() for hidden, mask in zip(hidden_BLD, mask_BL, strict=True)]

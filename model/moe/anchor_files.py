@@ -27,6 +27,7 @@ FORMAT = 2
 """Rises too where far.py measures distances otherwise. Format 1 had no held-out distances."""
 READABLE = (1, 2)
 KEYS = {"format", "task_id", "base_identity", "means_sha256", "modalities"}
+PART = {"count", "feature_kind", "projection_seed"}
 
 
 def stats_path(path: str | Path) -> Path:
@@ -165,6 +166,11 @@ def _read_stats(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{path}: damaged, its checksum does not fit; restore it or make the anchor again")
     if about.get("format") not in READABLE:
         raise ValueError(f"{path}: anchor format {about.get('format')!r}, this version reads {READABLE}")
+    parts = about["modalities"]
+    if not isinstance(parts, dict) or not all(
+        isinstance(p, dict) and p.keys() >= PART for p in parts.values()
+    ):
+        raise ValueError(f"{path}: modalities without {sorted(PART)} each; make the anchor again")
     expected = {
         f"{name}.{part}"
         for name, known in about["modalities"].items()

@@ -23,6 +23,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from data.parallel import die_with
 from tests.faults.tally import Tally
 
 MEMORY = 3 * 2**30  # bytes that a case may take beyond what the process holds
@@ -168,8 +169,9 @@ def _in_a_fork(target: Target, cases: int, folder: Path, number: int) -> Tally:
     folder.mkdir(parents=True, exist_ok=True)
     progress = folder / f"{target.name.replace(' ', '_')}.progress.json"
     progress.unlink(missing_ok=True)
-    child = os.fork()
+    parent, child = os.getpid(), os.fork()
     if child == 0:
+        die_with(parent)
         status = 1
         with contextlib.suppress(BaseException):
             _cases(target, cases, folder, number, progress)

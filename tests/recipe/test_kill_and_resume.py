@@ -17,7 +17,7 @@ import pytest
 from tests.recipe.studies import ROOT, Study, small_benchmark
 
 pytestmark = pytest.mark.recipe
-FLAGS = ("--num_train_epochs", "12", "--per_device_train_batch_size", "2", "--save_steps", "5")
+FLAGS = ("--num_train_epochs", "6", "--per_device_train_batch_size", "2", "--save_steps", "5")
 START_SECONDS = 3.0  # below this only imports would be killed
 
 

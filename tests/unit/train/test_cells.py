@@ -8,7 +8,7 @@ from data.benchmark import read_benchmark
 from data.folders import StudyFolders
 from train.cells import TRAINED_METHODS, independent, study_cells
 from train.run_cell import check_sources
-from train.train_all import chosen_cells
+from train.train_all import chosen_cells, trained_of
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -54,6 +54,14 @@ def test_tasks_are_chosen_by_number(tmp_path: Path) -> None:
     ]
     with pytest.raises(ValueError, match="'4', expected some of 0, 1, 2, 3"):
         chosen_cells(cells, "4")
+
+
+def test_methods_are_checked() -> None:
+    assert trained_of(("oracle", "joint", "zero_shot")) == ("joint",)
+    with pytest.raises(ValueError, match="'anchor_mo', expected some of anchor_moe"):
+        trained_of(("anchor_mo",))
+    with pytest.raises(ValueError, match="oracle zero_shot need no training"):
+        trained_of(("oracle",))
 
 
 def test_a_task_whose_starting_point_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -153,6 +153,19 @@ def test_an_anchor_of_the_first_format_routes_but_tells_nothing_far(
         Router([old], RouterConfig(abstain=True))
 
 
+@pytest.mark.parametrize("modalities", [[], {"text": 3}, {"text": {"count": 6, "feature_kind": "question"}}])
+def test_statistics_of_another_shape_are_refused(anchor: Anchor, tmp_path: Path, modalities: object) -> None:
+    path = tmp_path / "anchor_task_2.pt"
+    save_anchor(anchor, path)
+    with safe_open(stats_path(path), "pt") as file:
+        about = json.loads(file.metadata()["anchor"]) | {"modalities": modalities}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    about.pop(CHECKSUM)
+    save_file(tensors, stats_path(path), {"anchor": json.dumps(about)})
+    with pytest.raises(ValueError, match=r"stats\.safetensors: modalities without \['count'"):
+        load_anchor(path, 2)
+
+
 def test_files_that_do_not_belong_raise(anchor: Anchor, tmp_path: Path) -> None:
     path = tmp_path / "anchor_task_2.pt"
     save_anchor(anchor, path)
