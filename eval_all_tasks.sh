@@ -28,8 +28,8 @@ summary.md and pictures. Answers are kept as they come: started again, it answer
   LOGS=DIR          eval_all_tasks.log and .err (logs)
   PYTHON=FILE       which Python; else the active environment, else .venv, made on first use
 
-Flags go to evaluation/eval_all.py; --dry_run, --split val, --router lda, --metric raw --modality_weights equal (the published
-routing) and --media_root DIR are common. All of them: bash eval_all_tasks.sh --flags
+Flags go to evaluation/eval_all.py; --dry_run, --split val, --router lda|autonomy, --metric raw --modality_weights equal (the
+published routing), --abstain with --far_level and --wordings (docs/routing.md) and --media_root DIR are common. All of them: bash eval_all_tasks.sh --flags
 USAGE
 }
 

@@ -24,11 +24,13 @@ def load_experts(
 
     Raises:
         ValueError: a file is missing or damaged or made for another base or task, or two differ in kind,
-            rank, alpha, layers, projections or tokens.
+            rank, alpha, layers or projections. The tokens that they act on may differ.
     """
     packed = packed_experts(list(files.values()))
     known = {path: packed[path].file if path in packed else inspect_expert(path) for path in files.values()}
     bank = ExpertBank(llm, _shared_config(known), base_identity)
+    for key, path in files.items():
+        bank.act_on(key, known[path].config.tokens)
     bank.add_packed({key: packed[path] for key, path in files.items() if path in packed}, own_ids=own_ids)
     for key, path in files.items():
         if path in packed:
@@ -42,10 +44,11 @@ def load_experts(
 
 
 def _shared_config(experts: Mapping[Path, ExpertFile]) -> ExpertConfig:
-    """The configuration that all experts have; the default one where there are none."""
+    """The configuration that all experts have, but for their tokens; the default one where there are none."""
     configs: dict[ExpertConfig, Path] = {}
     for path, expert in experts.items():
-        configs.setdefault(expert.config, path)
+        first = next(iter(configs), expert.config)
+        configs.setdefault(replace(expert.config, tokens=first.tokens), path)
     if len(configs) > 1:
         raise ValueError(
             f"experts of different make cannot share a bank: {', '.join(map(str, configs.values()))}"

@@ -31,6 +31,8 @@ from model.language_model.splice import IGNORE, PromptBatch, Spliced, splice, sp
 from model.moe.autonomy import record_activations
 from model.moe.experts import NO_EXPERT, ExpertBank
 
+SPLITS = {"text": split_at_media, "answer": split_at_answer}  # where the prompts of a scope are cut
+
 
 @dataclass(frozen=True)
 class AnswerLoss:
@@ -98,8 +100,7 @@ class AnchorLM(nn.Module):
         self.train(self.training)
 
     def _use(self, expert_ids: Sequence[int], rows: int) -> AbstractContextManager[object]:
-        if len(expert_ids) != rows:
-            raise ValueError(f"{rows} prompts need as many expert ids, got {len(expert_ids)}")
+        _require_one_each(expert_ids, rows)
         if self.bank is not None:
             return self.bank.use(expert_ids)
         asked = sorted(set(expert_ids) - {NO_EXPERT})
@@ -119,7 +120,7 @@ class AnchorLM(nn.Module):
         self, batch: PromptBatch, expert_ids: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """As `_hidden`, of what follows the prefix that the experts leave alone."""
-        text, past, known = self._after_prefix(batch, "right")
+        text, past, known = self._after_prefix(batch, "right", self._scope(expert_ids))
         if self._takes_past:
             way = {"attention_mask": mask_after_past(known, text.mask, text.embeds.dtype), "past": past}
         else:
@@ -137,12 +138,10 @@ class AnchorLM(nn.Module):
         return config._attn_implementation == block_attention.NAME and not windowed
 
     def _after_prefix(
-        self, batch: PromptBatch, padding_side: Literal["left", "right"]
+        self, batch: PromptBatch, padding_side: Literal["left", "right"], tokens: str
     ) -> tuple[Spliced, Past, Tensor]:
         """What the experts act on, the prefixes' keys and values, and which of these are real (B, P)."""
-        assert self.bank is not None
-        split = split_at_answer if self.bank.config.tokens == "answer" else split_at_media
-        heads, tails = split(batch)
+        heads, tails = SPLITS[tokens](batch)
         kept = [
             self.prefixes.get(ids, media) for ids, media in zip(heads.input_ids, heads.media, strict=True)
         ]
@@ -169,11 +168,22 @@ class AnchorLM(nn.Module):
             self.llm.base_model(inputs_embeds=spliced.embeds, past_key_values=cache, use_cache=True)
         return unstack_cache(cache)
 
-    def _has_prefix(self, batch: PromptBatch) -> bool:
+    def _scope(self, expert_ids: Sequence[int]) -> str:
+        """On which tokens these experts, of one scope, act."""
+        return "all" if self.bank is None else self.bank.tokens_of(expert_ids[0])
+
+    def _has_prefix(self, batch: PromptBatch, expert_ids: Sequence[int]) -> bool:
         """Whether the batch has a prefix that the experts leave alone, which is computed once and kept."""
-        if self.bank is None or self.bank.config.tokens == "all":
-            return False
-        return self.bank.config.tokens == "answer" or any(len(media) > 0 for media in batch.media)
+        tokens = self._scope(expert_ids)
+        return tokens == "answer" or (tokens == "text" and any(len(media) > 0 for media in batch.media))
+
+    def _by_scope(self, expert_ids: Sequence[int], rows: int) -> list[list[int]]:
+        """The rows of a batch in groups whose experts act on the same tokens."""
+        _require_one_each(expert_ids, rows)
+        groups: dict[str, list[int]] = {}
+        for row, expert in enumerate(expert_ids):
+            groups.setdefault(self._scope([expert]), []).append(row)
+        return list(groups.values())
 
     def forward(
         self, batch: PromptBatch, expert_ids: Sequence[int], label_smoothing: float = 0.0
@@ -183,7 +193,18 @@ class AnchorLM(nn.Module):
         label_smoothing: share of the target spread evenly over the vocabulary.
         Raises: ValueError if the batch has no labels, or a row has nothing to learn.
         """
-        hidden = self._hidden_after_prefix if self._has_prefix(batch) else self._hidden
+        if len(groups := self._by_scope(expert_ids, len(batch))) > 1:
+            parts = [
+                self(batch.rows(rows), [expert_ids[row] for row in rows], label_smoothing) for rows in groups
+            ]
+            order = torch.tensor([row for rows in groups for row in rows]).argsort()
+            per_sample = torch.cat([part.per_sample for part in parts])
+            return AnswerLoss(
+                torch.stack([part.sum for part in parts]).sum(),
+                sum(part.count for part in parts),
+                per_sample[order.to(per_sample.device)],
+            )
+        hidden = self._hidden_after_prefix if self._has_prefix(batch, expert_ids) else self._hidden
         hidden_BLD, _, labels_BL = hidden(batch, expert_ids)
         if labels_BL is None:
             raise ValueError("a loss needs labels, but the batch has none")
@@ -204,10 +225,10 @@ class AnchorLM(nn.Module):
 
         Raises: ValueError for experts that leave a part of the prompt alone, which has no logits of theirs.
         """
-        if self.bank is not None and self.bank.config.tokens != "all":
+        if part := sorted({self._scope([expert]) for expert in expert_ids} - {"all"}):
             raise ValueError(
-                "logits of all positions need experts on 'all' tokens, these act on "
-                f"{self.bank.config.tokens!r}; use forward or generate"
+                f"logits of all positions need experts on 'all' tokens, these act on {', '.join(part)}; "
+                "use forward or generate"
             )
         hidden_BLD, mask_BL, _ = self._hidden(batch, expert_ids)
         head = self.llm.get_output_embeddings()
@@ -224,9 +245,15 @@ class AnchorLM(nn.Module):
         """
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        if len(groups := self._by_scope(expert_ids, len(batch))) > 1:
+            told: dict[int, list[int]] = {}
+            for group in groups:
+                part = batch.rows(group), [expert_ids[row] for row in group]
+                told |= dict(zip(group, self.generate(*part, max_new_tokens, eos_id), strict=True))
+            return [told[row] for row in range(len(batch))]
         embed, head = self.llm.get_input_embeddings(), self.llm.get_output_embeddings()
-        if self._has_prefix(batch):
-            prompt, past, known = self._after_prefix(batch, "left")
+        if self._has_prefix(batch, expert_ids):
+            prompt, past, known = self._after_prefix(batch, "left", self._scope(expert_ids))
             cache, known = as_cache(past), torch.cat([known, prompt.mask], 1)
         else:
             prompt, cache = splice(batch, embed, "left"), DynamicCache()
@@ -261,16 +288,21 @@ class AnchorLM(nn.Module):
 
         One pass of the bare backbone over prompts without answers; means over the tokens that experts act on.
 
-        Raises: ValueError without LoRA experts.
+        Raises: ValueError without LoRA experts, or if they do not act on the same tokens.
         """
         if self.bank is None:
             raise ValueError("autonomy needs experts, but the model was built without an expert bank")
+        scopes = {self.bank.tokens_of(expert) for expert in self.bank.task_ids}
+        if len(scopes) > 1:
+            raise ValueError(
+                f"autonomy compares experts on the same tokens, these act on {', '.join(sorted(scopes))}"
+            )
+        tokens = scopes.pop() if scopes else self.bank.config.tokens
         spliced = splice(batch, self.llm.get_input_embeddings(), "right")
         ends = spliced.mask.sum(1, keepdim=True)
         acted = spliced.mask
-        if self.bank.config.tokens != "all":
-            split = split_at_answer if self.bank.config.tokens == "answer" else split_at_media
-            tails = torch.tensor(split(batch)[1].lengths, device=ends.device)[:, None]
+        if tokens != "all":
+            tails = torch.tensor(SPLITS[tokens](batch)[1].lengths, device=ends.device)[:, None]
             acted = acted & (torch.arange(acted.shape[1], device=ends.device) >= ends - tails)
         mask = None if bool(spliced.mask.all()) else spliced.mask
         with (
@@ -294,3 +326,8 @@ class AnchorLM(nn.Module):
                 raise ValueError(f"text {row}: has no token to average")
             features.append(embed(known.to(embed.weight.device)).float().mean(0))
         return torch.stack(features)
+
+
+def _require_one_each(expert_ids: Sequence[int], rows: int) -> None:
+    if len(expert_ids) != rows:
+        raise ValueError(f"{rows} prompts need as many expert ids, got {len(expert_ids)}")

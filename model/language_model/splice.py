@@ -53,6 +53,13 @@ class PromptBatch:
     def __len__(self) -> int:
         return len(self.input_ids)
 
+    def rows(self, chosen: Sequence[int]) -> "PromptBatch":
+        """The batch of these rows, in this order."""
+        labels = None if self.labels is None else [self.labels[row] for row in chosen]
+        return PromptBatch(
+            [self.input_ids[row] for row in chosen], [self.media[row] for row in chosen], labels
+        )
+
     @property
     def lengths(self) -> list[int]:
         """Length of each row after splicing."""

@@ -31,7 +31,7 @@ from model.moe.expert_layers import (
     Selection,
 )
 from model.moe.expert_pack import PackedExpert
-from model.moe.expert_sites import ExpertConfig, file_key, find_sites, parameter_name
+from model.moe.expert_sites import TOKENS, ExpertConfig, file_key, find_sites, parameter_name
 
 __all__ = ["NO_EXPERT", "ExpertBank", "ExpertConfig"]
 
@@ -54,6 +54,7 @@ class ExpertBank(nn.Module):
         self.base_identity = base_identity
         self.experts = nn.ModuleDict()
         self.active = Active()
+        self._tokens: dict[int, str] = {}  # of experts whose scope is not that of the configuration
         self._model = (llm,)  # in a tuple: a module that is not a child
         self.layers: dict[str, ExpertLinear] = {}
         for name in find_sites(llm, config):
@@ -144,6 +145,23 @@ class ExpertBank(nn.Module):
 
     # -- which experts there are
 
+    def tokens_of(self, task_id: int) -> str:
+        """On which tokens an expert acts, one of TOKENS; the configuration's for the bare backbone."""
+        return self._tokens.get(task_id, self.config.tokens)
+
+    def act_on(self, task_id: int, tokens: str) -> None:
+        """Say, before it is added, that an expert acts on other tokens than those of the configuration.
+
+        Raises:
+            ValueError: no such scope, or the bank holds the expert already.
+        """
+        if tokens not in TOKENS or task_id in self.active.experts:
+            raise ValueError(
+                f"expert {task_id} on {tokens!r} tokens: expected one of {', '.join(TOKENS)}, and before the "
+                "expert is added"
+            )
+        self._tokens[task_id] = tokens
+
     @property
     def task_ids(self) -> list[int]:
         """Ids of the experts held, sorted."""
@@ -206,6 +224,7 @@ class ExpertBank(nn.Module):
         """
         self._get(task_id)
         del self.active.experts[task_id]
+        self._tokens.pop(task_id, None)
         if str(task_id) in self.experts:  # not those of packs
             del self.experts[str(task_id)]
 
@@ -330,7 +349,7 @@ class ExpertBank(nn.Module):
             alpha=config.alpha if lora else None,
             task_id=task_id,
             base_identity=self.base_identity,
-            tokens=config.tokens,
+            tokens=self.tokens_of(task_id),
         )
 
     def _get(self, task_id: int) -> HeldExpert:

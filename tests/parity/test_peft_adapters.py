@@ -121,7 +121,7 @@ def test_scope_answer_needs_two_steps(ids: Tensor, tmp_path: Path) -> None:
         with theirs.disable_adapter():
             cache = theirs(input_ids=ids[:, :-1], use_cache=True).past_key_values
         stepped = theirs(input_ids=ids[:, -1:], past_key_values=cache).logits[:, -1]
-        text, past, known = AnchorLM(model, bank)._after_prefix(batch, "left")
+        text, past, known = AnchorLM(model, bank)._after_prefix(batch, "left", "answer")
         mask, kept = torch.cat([known, text.mask], 1), as_cache(past)
         with bank.use([0] * 3):
             hidden = model.model(

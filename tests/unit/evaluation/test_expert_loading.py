@@ -54,6 +54,19 @@ def test_experts_and_digests_by_bank_id(save: Callable[..., Path], kind: str, ow
 
 
 @pytest.mark.parametrize("kind", ["lora", "mlp"])
+def test_the_tokens_of_an_expert_stay_its_own(save: Callable[..., Path], kind: str, tmp_path: Path) -> None:
+    scopes = {0: "text", 1: "all", 2: "answer"}
+    files = {
+        task: save(task, ExpertConfig(kind=kind, rank=2, layers=(0,), tokens=tokens))
+        for task, tokens in scopes.items()
+    }
+    bank, _ = load_experts(Llm(), "base-1", files)
+    assert {task: bank.tokens_of(task) for task in files} == scopes
+    bank.save(2, tmp_path / "again" / "expert_task_2.pt")
+    assert (tmp_path / "again" / "expert_task_2.pt").read_bytes() == files[2].read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["lora", "mlp"])
 def test_what_does_not_fit_is_refused(save: Callable[..., Path], kind: str) -> None:
     config = ExpertConfig(kind=kind, rank=2, layers=(0,))
     path = save(0, config)

@@ -143,6 +143,31 @@ def prompts(answers: bool) -> PromptBatch:
     return PromptBatch(ids, media, labels if answers else None)
 
 
+def test_a_batch_may_mix_scopes() -> None:
+    """Every row as if it were asked alone, whatever tokens its expert acts on; the bare backbone too."""
+    lm = model("sdpa", "all")
+    assert lm.bank is not None
+    state = lm.bank.state(0)
+    for expert, tokens in ((1, "text"), (2, "answer")):
+        lm.bank.act_on(expert, tokens)
+        lm.bank.load_state(expert, state)
+    batch, experts = prompts(True).rows([0, 1, 0, 1, 0]), [2, 0, 1, -1, 0]
+    together = lm(batch, experts)
+    alone = [lm(batch.rows([row]), [expert]) for row, expert in enumerate(experts)]
+    torch.testing.assert_close(together.per_sample, torch.cat([loss.per_sample for loss in alone]))
+    assert together.count == sum(loss.count for loss in alone)
+    assert together.per_sample[0] != together.per_sample[2] != together.per_sample[4]
+    questions = prompts(False).rows([0, 1, 0, 1, 0])
+    answers = lm.generate(questions, experts, 4, eos_id=-1)
+    assert answers == [
+        lm.generate(questions.rows([row]), [expert], 4, eos_id=-1)[0] for row, expert in enumerate(experts)
+    ]
+    with pytest.raises(ValueError, match="act on answer, text"):
+        lm.logits(questions, experts)
+    with pytest.raises(ValueError, match="before the expert is added"):
+        lm.bank.act_on(1, "all")
+
+
 @pytest.mark.parametrize("tokens", ["all", "text", "answer"])
 def test_a_model_computes_the_same(tokens: str) -> None:
     module.register()

@@ -158,7 +158,7 @@ def test_training(expert: dict[str, Any], checkpointing: bool) -> None:
     planned = training_flops(llm, model.bank.config, PROMPT, checkpointing=checkpointing)
     if planned.prefix:
         with FlopCounterMode(display=False) as counter:
-            model._after_prefix(prompt, "right")
+            model._after_prefix(prompt, "right", model.bank.config.tokens)
         assert total(counter) == planned.prefix
     with FlopCounterMode(display=False) as counter, model.bank.use([0]):
         loss = model(prompt, [0]).sum
