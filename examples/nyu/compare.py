@@ -1,12 +1,13 @@
 """All architectures with equal budget over several seeds, and their table: one command.
 
-    python compare.py                                # rooms, small, seeds 0 1 2: under 45 minutes on 2 cores
+    python compare.py                                # rooms, small, seeds 0 1 2
     python compare.py --rows STL AoE-MTL --epochs 2  # some of it
 
 Rows as in the paper (MMoE, PLE, CGC, AoE with shared experts only, AoE-MTL) with equally many experts, and
 the baselines HPS and STL (single-task). Every row has the same data, epochs and optimiser; the best epoch is
-chosen on validation. Finished runs are taken as they are, interrupted ones go on. Writes table.md, table.tex
-and table.json; the last line says whether AoE-MTL is on a par with CGC and MMoE.
+chosen on validation. On a CPU as many runs as cores go side by side, one thread each. Finished runs are taken
+as they are, interrupted ones go on. Writes table.md, table.tex and table.json; the last line says whether
+AoE-MTL is on a par with CGC and MMoE.
 """
 
 from __future__ import annotations
@@ -14,21 +15,36 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 if not __package__:  # run as a file: put the repository's root on the path in place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+import torch
+
 from data.command_line import main_command
 from data.files import only_run_in, write_bytes_atomic, write_json_atomic
+from data.parallel import can_fork, count_cores, run_forked
 from evaluation.dense_pictures import draw_curves
 from evaluation.dense_tables import as_table, latex, markdown, summarise
 from evaluation.tables import to_text
 from examples.nyu.config import StudyConfig
-from examples.nyu.study import ROOT, load_best, make_accelerator, make_trainer, restore, test, train
+from examples.nyu.study import (
+    ROOMS,
+    ROOT,
+    load_best,
+    make_accelerator,
+    make_rooms,
+    make_trainer,
+    restore,
+    test,
+    train,
+)
 from train.mtl.optim import OptimConfig
 from train.reporting import Reporting
 
@@ -62,6 +78,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, default=16, help="plain encoder's first channels (16)")
     parser.add_argument("--head_width", type=int, default=48, help="channels of the heads (48)")
     parser.add_argument("--lr", type=float, default=1e-3, help="(0.001)")
+    parser.add_argument(
+        "--jobs", type=int, help="runs side by side on a CPU, one thread each; 0 = one after another (cores)"
+    )
     parser.add_argument("--gpu_id", default="0", help="(0)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
@@ -70,10 +89,17 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     """Run what is missing, then write the tables."""
     rows = [row for row in ROWS if row in {*arguments.rows, arguments.baseline}]
+    cells = [(row, seed) for seed in arguments.seeds for row in rows]
+    jobs = count_jobs(arguments.jobs)
+    if jobs:
+        if arguments.dataset_path == ROOMS:
+            make_rooms()  # once, before the runs ask for them at the same time
+        found = run_forked([partial(run, *cell, arguments) for cell in cells], jobs)
+    else:
+        found = [run(*cell, arguments) for cell in cells]
     results: dict[str, list[dict[str, Any]]] = {row: [] for row in rows}
-    for seed in arguments.seeds:
-        for row in rows:
-            results[row].append(run(row, seed, arguments))
+    for (row, _), result in zip(cells, found, strict=True):
+        results[row].append(result)
     summary = summarise(results, arguments.baseline)
     write_json_atomic(arguments.out / "table.json", summary)
     write_bytes_atomic(arguments.out / "table.md", markdown(summary).encode())
@@ -81,6 +107,17 @@ def main(arguments: argparse.Namespace) -> None:
     print(to_text(as_table(summary)))
     print(summary["formula"])
     print(verdict(summary))
+
+
+def count_jobs(asked: int | None) -> int:
+    """Runs side by side; by default one per core on a CPU. Raises ValueError where there cannot be any."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    possible = can_fork(device, int(os.environ.get("WORLD_SIZE", "1")))
+    if asked is None:
+        return count_cores() if possible else 0
+    if asked < 0 or (asked and not possible):
+        raise ValueError(f"--jobs {asked}: runs go side by side in one launch on a CPU only; leave it out")
+    return asked
 
 
 def run(row: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:

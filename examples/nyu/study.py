@@ -56,11 +56,16 @@ def dataset_folder(config: StudyConfig) -> Path:
     """The data; `rooms` are made on first use, small, and resized to --img_size."""
     if config.dataset_path != ROOMS:
         return Path(config.dataset_path)
+    with PartialState().local_main_process_first():  # of several processes one makes them
+        return make_rooms()
+
+
+def make_rooms() -> Path:
+    """The small rooms, made unless they are there."""
     folder = ROOT / "output" / f"rooms_{ROOMS_SIZE[0]}x{ROOMS_SIZE[1]}"
     if not (folder / "rooms.json").is_file():
         log.info("making %d rooms in %s (once, about a minute)", ROOMS_TRAIN + ROOMS_VAL, folder)
-    with PartialState().local_main_process_first():  # of several processes one makes them
-        return write_rooms(folder, ROOMS_TRAIN, ROOMS_VAL, *ROOMS_SIZE)
+    return write_rooms(folder, ROOMS_TRAIN, ROOMS_VAL, *ROOMS_SIZE)
 
 
 def open_part(config: StudyConfig, part: str, seed: int | None = None) -> DenseFolder:

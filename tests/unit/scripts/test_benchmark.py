@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmark import main, mid, training
+from scripts.benchmark import full_size, main, mid, training
 
 SMALL_LLM = {
     "vocab_size": 1024,
@@ -67,3 +67,16 @@ def test_evaluation_gives_the_answers_of_batch_1(tmp_path: Path) -> None:
     report = json.loads(out.read_text())
     assert report["ratios"]["eval.differing_answers"] == 0 and report["ratios"]["eval.answers"] == 8
     assert report["machine"]["peak_gflops_fp32"] > 0 and report["machine"]["torch"]
+
+
+def test_full_size_measures_every_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(mid.BASE_CONFIG | SMALL_LLM | {"max_position_embeddings": 1024}))
+    line = f"--rows 2 --steps 1 --device cpu --config {config} --json {tmp_path / 'out.json'}"
+    full_size.main(full_size.make_parser().parse_args(line.split()))
+    cases = json.loads((tmp_path / "out.json").read_text())["cases"]
+    assert [one["case"]["tokens"] for one in cases] == ["all", "all", "text", "text", "answer", "all"]
+    assert all(
+        one["seconds_per_sample"] > 0 and one["planned"] > 0 and one["memory"] is None for one in cases
+    )
+    assert capsys.readouterr().out.count("ms a sample") == len(full_size.CASES)
