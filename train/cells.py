@@ -30,9 +30,7 @@ class Cell:
     checkpoint: Path  # folder of checkpoint and log
     start_from: Path | None = None  # expert file to continue (sequential), None for the configured start
     without_media: bool = False  # the blind baseline
-    twin: Path | None = (
-        None  # another method's expert of the same task, taken over if its training is the same
-    )
+    twin: Path | None = None  # expert of another method, taken over if its training was the same
 
     @property
     def title(self) -> str:
