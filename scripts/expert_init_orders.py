@@ -198,7 +198,7 @@ def spread(row: Mapping[str, Any], name: str) -> str:
     """`91.25 +- 0.80`."""
     deviation = row[f"{name}_std"]
     sign = "+" if name == "forward_transfer" else ""
-    return f"{row[name]:{sign}.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
+    return f"{row[name]:{sign}.2f}" + ("" if deviation is None else f" +- {deviation:.2f}")
 
 
 if __name__ == "__main__":

@@ -138,19 +138,33 @@ def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResul
     anchor = None
     if cell.anchor:
         anchor = _anchor(cell, shop, samples)
-    generator = torch.Generator().manual_seed(shop.config.seed * 1009 + cell.task_id)
-    bank = shop.bank
     init = _initial(cell, shop, sources, anchor)
     training_key = _training_key(identity, init)
-    if taken := _same_training(cell, training_key):
+    if twin := _same_training(cell, training_key):
+        outcome, seconds, summary = "taken over", 0.0, twin.summary
         if shop.accelerator.is_main_process:
             checkpoint.claim()  # from here on a kill leaves an expert that is known to be this run's
-            write_bytes_atomic(cell.expert, taken.pop("content"))
-            _record(cell, shop, anchor, identity, taken, training_key)
-            checkpoint.remove()
-        shop.accelerator.wait_for_everyone()
+            write_bytes_atomic(cell.expert, twin.content)
         log.info("%s: the same training as %s, taken over", cell.title, cell.twin)
-        return CellResult(cell, "taken over", 0.0)
+    else:
+        summary = _train(cell, shop, samples, checkpoint, init)
+        outcome, seconds = "resumed" if resumed else "trained", summary["seconds"]
+    if shop.accelerator.is_main_process:
+        _record(cell, shop, anchor, identity, summary, training_key)
+        checkpoint.remove()
+    shop.accelerator.wait_for_everyone()
+    return CellResult(cell, outcome, seconds)
+
+
+def _train(
+    cell: Cell,
+    shop: Workshop,
+    samples: Sequence[Sample],
+    checkpoint: CheckpointFolder,
+    init: Mapping[str, Tensor] | None,
+) -> dict[str, Any]:
+    """Train the expert and write its file; returns steps, final loss and seconds."""
+    generator = torch.Generator().manual_seed(shop.config.seed * 1009 + cell.task_id)
     if init is None and shop.config.lora_init == "activations" and shop.config.expert.kind == "lora":
         init = fitted_start(
             shop.model,
@@ -160,27 +174,23 @@ def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResul
             batch_size=shop.config.per_device_batch,
             without_media=cell.without_media,
         )
-    bank.add(cell.task_id, init=init, generator=generator)
+    shop.bank.add(cell.task_id, init=init, generator=generator)
     try:
         job = Job(cell.task_id, samples, cell.without_media)
         reporting = replace(shop.reporting, folder=cell.checkpoint, title=cell.title)
-        training = ExpertTraining(
+        summary = ExpertTraining(
             shop.model, shop.inputs, job, shop.config, shop.accelerator, checkpoint, reporting
-        )
-        summary = training.run()
+        ).run()
         if shop.accelerator.is_main_process:
             shop.bank.save(cell.task_id, cell.expert)
-            _record(cell, shop, anchor, identity, summary, training_key)
-            checkpoint.remove()
-        shop.accelerator.wait_for_everyone()
     finally:
-        bank.remove(cell.task_id)
+        shop.bank.remove(cell.task_id)
     log.info(
         "%s: %d steps, loss %.4f, %.1f s",
         cell.title,
         *(summary[k] for k in ("steps", "final_loss", "seconds")),
     )
-    return CellResult(cell, "resumed" if resumed else "trained", summary["seconds"])
+    return summary
 
 
 def _finished(cell: Cell, identity: dict[str, Any]) -> bool:
@@ -270,8 +280,16 @@ def _training_key(identity: Mapping[str, Any], init: Mapping[str, Tensor] | None
     return digest.hexdigest()
 
 
-def _same_training(cell: Cell, training_key: str) -> dict[str, Any] | None:
-    """The record of the twin's training and the content of its file, if that training was the very same."""
+@dataclass(frozen=True)
+class _Twin:
+    """An expert whose training was the very same."""
+
+    content: bytes  # of its file
+    summary: dict[str, Any]  # of its training
+
+
+def _same_training(cell: Cell, training_key: str) -> _Twin | None:
+    """The cell's twin, if its training was the very same."""
     record = cell.twin.with_suffix(".run.json") if cell.twin else None
     if cell.twin is None or record is None or not (record.is_file() and cell.twin.is_file()):
         return None
@@ -279,7 +297,7 @@ def _same_training(cell: Cell, training_key: str) -> dict[str, Any] | None:
     same = found.get("training_key") == training_key
     if not same or found["files"].get(cell.twin.name) != hashlib.sha256(content).hexdigest():
         return None
-    return {**found["training"], "taken_from": str(cell.twin), "content": content}
+    return _Twin(content, {**found["training"], "taken_from": str(cell.twin)})
 
 
 def _record(

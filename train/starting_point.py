@@ -19,6 +19,7 @@ from model.language_model.anchor_lm import AnchorLM
 from model.moe.anchors import Anchor
 from model.moe.expert_files import inspect_expert, read_expert
 from model.moe.expert_init import mean_state, principal_state
+from model.moe.expert_layers import record_inputs
 from model.moe.experts import NO_EXPERT, ExpertBank
 from model.moe.routing import Router
 from model.moe.routing_records import RouterConfig, RoutingFeatures
@@ -42,7 +43,7 @@ def fitted_start(
     assert model.bank is not None
     step = -(-len(samples) // FITTED_SAMPLES)
     chosen = samples[::step]
-    with model.bank.record_inputs() as kept:
+    with record_inputs(model.bank.layers) as kept:
         rows: dict[str, list[Tensor]] = {key: [] for key in kept}
         for start in range(0, len(chosen), batch_size):
             part = chosen[start : start + batch_size]

@@ -3,7 +3,7 @@
 Legend: B batch, T tokens, R rank, U distinct experts in a batch; `in`, `out` widths of the layer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -245,3 +245,21 @@ def bare_backbone(model: nn.Module, rows: int) -> Iterator[None]:
     finally:
         for active, selection in zip(banks, before, strict=True):
             active.selection = selection
+
+
+@contextmanager
+def record_inputs(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor]]]:
+    """Within the block the inputs of these layers are kept: key -> one tensor (B, T, in) per call."""
+    kept: dict[str, list[Tensor]] = {key: [] for key in layers}
+    hooks = []
+    for key, layer in layers.items():
+
+        def keep(_: nn.Module, inputs: tuple[Tensor, ...], rows: list[Tensor] = kept[key]) -> None:
+            rows.append(inputs[0].detach())
+
+        hooks.append(layer.register_forward_pre_hook(keep))
+    try:
+        yield kept
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -111,24 +111,6 @@ class ExpertBank(nn.Module):
             self.active.selection = before
 
     @contextmanager
-    def record_inputs(self) -> Iterator[dict[str, list[Tensor]]]:
-        """Within the block the inputs of every expert layer are kept: layer key -> one tensor (B, T, in) per
-        call."""
-        kept: dict[str, list[Tensor]] = {key: [] for key in self.layers}
-        hooks = []
-        for key, layer in self.layers.items():
-
-            def keep(_: nn.Module, inputs: tuple[Tensor, ...], rows: list[Tensor] = kept[key]) -> None:
-                rows.append(inputs[0].detach())
-
-            hooks.append(layer.register_forward_pre_hook(keep))
-        try:
-            yield kept
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    @contextmanager
     def dropping(self, share: float) -> Iterator[None]:
         """Within the block LoRA experts lose `share` of their inputs at random (torch's global generator), as
         in the paper; for training."""

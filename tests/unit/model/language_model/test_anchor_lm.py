@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.splice import AUDIO_ID, IGNORE, VIDEO_ID, PromptBatch, splice
+from model.moe.expert_layers import record_inputs
 from model.moe.experts import NO_EXPERT
 
 EXPERTS = [3, NO_EXPERT, 7, 3]
@@ -224,7 +225,7 @@ def test_activation_norms_cover_the_tokens_that_experts_act_on(make_lm: MakeLM, 
     for row in range(4):
         alone = single(batch, row)
         torch.testing.assert_close(lm.activation_norms(alone)[0], found[row], atol=1e-5, rtol=1e-5)
-        with lm.bank.record_inputs() as kept, lm.bank.use([NO_EXPERT]):
+        with record_inputs(lm.bank.layers) as kept, lm.bank.use([NO_EXPERT]):
             spliced = splice(alone, lm.llm.get_input_embeddings(), "right")
             lm.llm.base_model(inputs_embeds=spliced.embeds)
         media = int((batch.input_ids[row] < 0).nonzero()[-1]) + 1 if len(batch.media[row]) else 0

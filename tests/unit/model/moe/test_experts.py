@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from model.moe.expert_layers import record_inputs
 from model.moe.experts import NO_EXPERT, ExpertBank, ExpertConfig
 from model.moe.files import read_tensor_file
 
@@ -269,7 +270,7 @@ def test_a_16_bit_backbone_runs_and_trains(toys: Callable, x: Tensor, kind: str,
 def test_inputs_of_expert_layers_are_recorded_within_the_block_only(
     bank: ExpertBank, toy: nn.Module, x: Tensor
 ) -> None:
-    with bank.record_inputs() as kept:
+    with record_inputs(bank.layers) as kept:
         run(bank, toy, x, [NO_EXPERT] * 6)
         run(bank, toy, 2 * x, [NO_EXPERT] * 6)
     run(bank, toy, x, [NO_EXPERT] * 6)
