@@ -37,7 +37,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--media", choices=("frames", "videos"), default="frames", help="what the samples name (frames)"
     )
     parser.add_argument("--frames", type=int, default=8, help="frames of a clip (8)")
-    parser.add_argument("--videos", choices=("real", "all"), default="real", help="recorded clips only (real)")
+    parser.add_argument(
+        "--videos", choices=("real", "all"), default="real", help="recorded clips only (real)"
+    )
     parser.add_argument(
         "--drop_missing", action="store_true", help="leave out questions about clips without media"
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -163,9 +163,7 @@ def into_sessions(
             "sessions need annotations with a field 'label', as in the files per task of AVQACL; got none"
         )
     numbered = list(enumerate(map(set, steps), start=1))
-    plans = [
-        TaskPlan(f"{task.key}_{step}", f"{task.name} {step}") for task in tasks for step, _ in numbered
-    ]
+    plans = [TaskPlan(f"{task.key}_{step}", f"{task.name} {step}") for task in tasks for step, _ in numbered]
     divided = {
         split: [
             replace(item, task=f"{item.task}_{step}")
@@ -181,8 +179,8 @@ def into_sessions(
 def differences(title: str, counts: Sequence[Count]) -> list[str]:
     """A line for every count (before media were looked for) that is not the known one."""
     return [
-        f"{title}, task {count.task}, {count.split}: {count.written + count.dropped} questions, {count.known} "
-        "known; another version of the annotations, or a part of them"
+        f"{title}, task {count.task}, {count.split}: {count.written + count.dropped} questions, known are "
+        f"{count.known}; another version of the annotations, or a part of them"
         for count in counts
         if count.known not in (None, count.written + count.dropped)
     ]
@@ -190,18 +188,14 @@ def differences(title: str, counts: Sequence[Count]) -> list[str]:
 
 def table(counts: Sequence[Count]) -> list[str]:
     """Lines of a table: questions per task and split, and the known number where there is one."""
-    tasks = list(dict.fromkeys(count.task for count in counts))
     splits = [split for split in SPLITS if any(count.split == split for count in counts)]
-    width = max(map(len, tasks)) + 2
-    found = {(count.task, count.split): count for count in counts}
-
-    def line(first: str, cell: Callable[[str], str]) -> str:
-        return f"{first:<{width}}" + "".join(f"{cell(split):>22}" for split in splits)
-
-    def cell(count: Count) -> str:
+    width = max(len(count.task) for count in counts) + 2
+    rows: dict[str, dict[str, str]] = {}
+    for count in counts:
+        dropped = f" -{count.dropped}" if count.dropped else ""
         known = "" if count.known is None else f" (known {count.known})"
-        return f"{count.written}{f' -{count.dropped}' if count.dropped else ''}{known}"
-
-    lines = [line("task", str)]
-    lines += [line(task, lambda split, task=task: cell(found[task, split])) for task in tasks]  # type: ignore[misc]
-    return lines
+        rows.setdefault(count.task, {})[count.split] = f"{count.written}{dropped}{known}"
+    cells = {"task": dict(zip(splits, splits, strict=True)), **rows}
+    return [
+        f"{task:<{width}}" + "".join(f"{row[split]:>24}" for split in splits) for task, row in cells.items()
+    ]

@@ -1,8 +1,8 @@
 """Questions as annotation files hold them, read into one form and checked.
 
 A parser gets the fields of one JSON object and returns an `Item`, or None for a question that is no part of
-the benchmark; it raises ValueError with what was got and expected. `read_items` collects the faults of a whole
-file, each with index and id.
+the benchmark; it raises ValueError with what was got and expected. `read_items` collects the faults of a
+whole file, each with index and id.
 """
 
 from __future__ import annotations
