@@ -61,8 +61,8 @@ def fill(template: str, values: list[str]) -> str:
     slots = _SLOT.findall(template)
     if len(slots) != len(values):
         raise ValueError(
-            f"templ_values: got {len(values)} values for the {len(slots)} slots of {brief(template)}, expected "
-            "one each"
+            f"templ_values: got {len(values)} values for the {len(slots)} slots of {brief(template)}, "
+            "expected one each"
         )
     rest = iter(values)
     return _SLOT.sub(lambda _: next(rest), template)
