@@ -2,7 +2,8 @@
 
 A clip's frames are the centres of equal segments (decoding.uniform_indices), as JPEG; its sound is a 16 kHz
 mono WAV of 16 bits. A video without sound gets a WAV without samples: with `--missing_media drop` its
-questions are asked without sound. Files are written atomically and a file that exists is finished, so that extraction can be stopped anywhere.
+questions are asked without sound. Files are written atomically and a file that exists is finished, so that
+extraction can be stopped anywhere.
 """
 
 from __future__ import annotations
