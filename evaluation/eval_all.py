@@ -36,7 +36,7 @@ from evaluation.expert_loading import load_experts
 from evaluation.ranks import Ranks, count_jobs, fix_threads, launched
 from evaluation.report import MethodResult, write_report
 from evaluation.scoring.routing import RoutingRecord
-from evaluation.study import METHODS, Experts, MethodPlan, Planner, accuracy_matrix, expert_files
+from evaluation.study import METHODS, Experts, MethodPlan, Planner, expert_files, score_study
 from evaluation.tables import format_summary
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.backbone import Backbone
@@ -218,9 +218,16 @@ def method_result(
     if plan.missing:
         log.warning("%s: not run, %s", plan.name, plan.missing)
         return MethodResult(plan.name, note=plan.missing)
-    matrix, n, n_failed = accuracy_matrix(plan.stages, answers, len(tasks), drop_failed=drop_failed)
+    scores = score_study(plan.stages, answers, len(tasks), drop_failed=drop_failed)
     record = routing_record(plan, tasks)
-    return MethodResult(plan.name, (matrix,), n, (n_failed,), (record,) if record else ())
+    return MethodResult(
+        plan.name,
+        (scores.matrix,),
+        scores.n,
+        (scores.n_failed,),
+        (record,) if record else (),
+        samples=(scores.samples,),
+    )
 
 
 def routing_record(plan: MethodPlan, tasks: Sequence[Task]) -> RoutingRecord | None:
@@ -275,6 +282,7 @@ def merge(results: Sequence[MethodResult]) -> MethodResult:
         matrices=tuple(result.matrices[0] for result in results),
         n_failed=tuple(result.n_failed[0] for result in results),
         routing=tuple(record for result in results for record in result.routing),
+        samples=tuple(scores for result in results for scores in result.samples),
     )
 
 

@@ -21,6 +21,7 @@ from data.inputs import Inputs
 from data.samples import Sample
 from evaluation.answering import Answerer, Request
 from evaluation.scoring.answers import score_answers
+from evaluation.scoring.statistics import SampleScores
 from model.moe.anchor_files import load_anchor
 from model.moe.experts import NO_EXPERT
 from model.moe.routing import Router
@@ -148,14 +149,20 @@ class Planner:
         return plans
 
 
-def accuracy_matrix(
-    plans: Sequence[StagePlan],
-    answers: Sequence[Sequence[str]],
-    count: int,
-    *,
-    drop_failed: bool = False,
-) -> tuple[list[list[float | None]], int, int]:
-    """Accuracies in percent (count x count, None where nothing was asked), final-stage samples and failures.
+@dataclass(frozen=True)
+class StudyScores:
+    """What one method of one seed got right."""
+
+    matrix: list[list[float | None]]  # T x T percent, None where nothing was asked
+    n: int  # samples of the last stage
+    n_failed: int  # those of them without an answer
+    samples: SampleScores  # the same cells sample by sample
+
+
+def score_study(
+    plans: Sequence[StagePlan], answers: Sequence[Sequence[str]], count: int, *, drop_failed: bool = False
+) -> StudyScores:
+    """Score the answers to the stage plans of a method.
 
     Args:
         plans, answers: stage plans of a method and the answers to their requests.
@@ -164,11 +171,13 @@ def accuracy_matrix(
             wrong.
     """
     matrix: list[list[float | None]] = [[None] * count for _ in range(count)]
+    samples = {}
     n = n_failed = 0
     for plan, texts in zip(plans, answers, strict=True):
         scores = score_answers(texts, [request.sample.answer for request in plan.requests])
         matrix[plan.stage][plan.task] = scores.accuracy_of_answered if drop_failed else scores.accuracy
+        samples[plan.stage, plan.task] = scores.as_numbers(drop_failed=drop_failed)
         if plan.stage == count - 1:
             n += scores.n
             n_failed += scores.n_failed
-    return matrix, n, n_failed
+    return StudyScores(matrix, n, n_failed, samples)

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.scoring import continual, routing
+from evaluation.scoring import continual, routing, statistics
 from evaluation.scoring.continual import Cell, Matrix
 from evaluation.scoring.routing import RoutingRecord, RoutingScores
+from evaluation.scoring.statistics import SampleScores
 
 # In the order of the table: the method, what it could reach at most, what it is compared with.
 METHOD_TITLES: dict[str, str] = {
@@ -24,6 +25,7 @@ METHOD_TITLES: dict[str, str] = {
     "blind": "blind (no video, no audio)",
     "zero_shot": "bare backbone (zero-shot)",
 }
+TESTED = "anchor_moe"  # what every other method is tested against
 DECIMALS = 4  # of the percentages in summary.json
 STD_NOTE = "NAME_std, +-: sample standard deviation over the seeds (n - 1); null for a single seed"
 
@@ -38,6 +40,7 @@ class MethodResult:
     n_failed: tuple[int, ...] = ()  # one for each seed: questions at the last stage without an answer
     routing: tuple[RoutingRecord, ...] = ()  # one for each seed, last stage; empty: it does not route
     note: str = ""  # why it was not run, or what a reader should know
+    samples: tuple[SampleScores, ...] = ()  # one for each seed: the matrices sample by sample, for intervals
 
     def __post_init__(self) -> None:
         if self.name not in METHOD_TITLES:
@@ -47,6 +50,10 @@ class MethodResult:
             raise ValueError(
                 f"method {self.name}: {seeds} matrices, {len(self.n_failed)} counts of failed answers, "
                 f"{len(self.routing)} routing records; expected one of each for every seed"
+            )
+        if len(self.samples) not in (0, seeds):
+            raise ValueError(
+                f"method {self.name}: scores of samples for {len(self.samples)} seeds, expected {seeds} or none"
             )
         if any(not 0 <= failed <= self.n for failed in self.n_failed):
             raise ValueError(f"method {self.name}: n_failed is {self.n_failed}, expected 0 to n = {self.n}")
@@ -114,6 +121,12 @@ def _summarise_method(
     entry: dict[str, Any] = {"matrix": matrix, "matrix_std": matrix_std}
     for name in measured[0]:
         entry |= _with_std(name, [metrics[name] for metrics in measured])
+    found = statistics.intervals(method.samples, len(matrix)) if method.samples else None
+    entry |= {
+        "MA_interval": found and found.MA,
+        "AF_interval": found and found.AF,
+        "matrix_interval": found and found.matrix,
+    }
     entry |= _summarise_routing(method.routing, task_ids)
     failed, failed_std = continual.mean_and_std(method.n_failed)
     assert failed is not None  # a method that ran has at least one seed
@@ -126,6 +139,35 @@ def _summarise_method(
     if method.note:
         entry["note"] = method.note
     return entry
+
+
+def _tests(ran: Sequence[MethodResult], tasks: int) -> dict[str, Any]:
+    """Each method against TESTED on the same questions: by how much TESTED is ahead in MA, and p."""
+    given = {method.name: method.samples for method in ran if method.samples}
+    if TESTED not in given:
+        return {}
+    found = {
+        name: statistics.compare(given[TESTED], samples, tasks)
+        for name, samples in given.items()
+        if name != TESTED
+    }
+    known = {name: comparison for name, comparison in found.items() if comparison is not None}
+    corrected = statistics.holm([comparison.p for comparison in known.values()])
+    return {
+        name: {
+            "MA_difference": round(comparison.difference, DECIMALS) + 0.0,
+            "MA_difference_interval": _rounded(comparison.interval),
+            "p": _significant(comparison.p),
+            "p_holm": _significant(p_holm),
+            "mcnemar": [[_significant(p) for p in seed] for seed in comparison.mcnemar],
+        }
+        for (name, comparison), p_holm in zip(known.items(), corrected, strict=True)
+    }
+
+
+def _significant(p: float) -> float:
+    """A p value to three significant digits: four decimals would make the small ones 0."""
+    return float(f"{p:.3g}")
 
 
 def _check(tasks: int, task_ids: Sequence[int], seeds: int, methods: Sequence[MethodResult]) -> None:
@@ -177,9 +219,10 @@ def build_summary(
         "tasks": list(task_names),
         "seeds": list(seeds),
         "methods": _rounded(entries),
+        "tests": _tests(ran, len(task_names)),
         "not_run": {
             name: given[name].note if name in given else "" for name in METHOD_TITLES if name not in entries
         },
-        "formulas": {**continual.FORMULAS, **routing.FORMULAS, "std": STD_NOTE},
+        "formulas": {**continual.FORMULAS, **routing.FORMULAS, **statistics.FORMULAS, "std": STD_NOTE},
         "provenance": dict(provenance),
     }

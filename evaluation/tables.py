@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.summary import METHOD_TITLES
+from evaluation.summary import METHOD_TITLES, TESTED
 
 COLUMNS: dict[str, str] = {
     "MA": "MA",
@@ -52,6 +52,38 @@ def metric_table(summary: Mapping[str, Any]) -> Table:
         else:
             table.append([title, *(_cell(entry, column) for column in COLUMNS)])
     return table
+
+
+def format_interval(interval: Sequence[float] | None) -> str:
+    """Low and high in brackets."""
+    return MISSING if interval is None else f"[{interval[0]:.2f}, {interval[1]:.2f}]"
+
+
+def statistics_table(summary: Mapping[str, Any]) -> Table | None:
+    """Intervals of every method and its test against anchor_moe; None for a summary without intervals."""
+    tests = summary.get("tests", {})
+    rows = []
+    for name, entry in summary["methods"].items():
+        if not entry.get("MA_interval"):
+            continue
+        row = [METHOD_TITLES[name]]
+        for metric in ("MA", "AF"):
+            row += [format_number(entry[metric]), format_interval(entry[f"{metric}_interval"])]
+        test = tests.get(name)
+        row += (
+            [
+                f"{test['MA_difference']:+.2f}",
+                format_interval(test["MA_difference_interval"]),
+                f"{test['p']:.2g}",
+                f"{test['p_holm']:.2g}",
+            ]
+            if test
+            else [MISSING] * 4
+        )
+        rows.append(row)
+    ahead = f"MA of {METHOD_TITLES[TESTED]} minus this"
+    header = ["method", "MA", "95 % interval", "AF", "95 % interval", ahead, "95 % interval", "p", "p (Holm)"]
+    return [header, *rows] if rows else None
 
 
 def matrix_table(summary: Mapping[str, Any], name: str) -> Table:
@@ -150,6 +182,8 @@ def results_markdown(summary: Mapping[str, Any]) -> str:
 def summary_to_markdown(summary: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
     """The whole of summary.md; pictures: file names beside it."""
     parts = [f"# {summary['benchmark']}", results_markdown(summary).rstrip()]
+    if table := statistics_table(summary):
+        parts += ["## Intervals and tests", to_markdown(table)]
     for name in summary["methods"]:
         parts += [f"## Accuracy matrix: {METHOD_TITLES[name]}", to_markdown(matrix_table(summary, name))]
     for name in _routed_methods(summary):
@@ -174,6 +208,8 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     parts.append(
         "\n".join(f"{name.ljust(width)} = {formula}" for name, formula in summary["formulas"].items())
     )
+    if table := statistics_table(summary):
+        parts.append(to_text(table))
     for name in ("anchor_moe", "sequential"):
         if name in summary["methods"]:
             parts.append(f"accuracy matrix, {METHOD_TITLES[name]}:\n" + to_text(matrix_table(summary, name)))

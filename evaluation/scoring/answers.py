@@ -45,6 +45,13 @@ class AnswerScores:
         answered = max(self.n - self.n_failed, 1)
         return 100.0 * float(self.correct.sum()) / answered if self.n else None
 
+    def as_numbers(self, *, drop_failed: bool = False) -> NDArray[np.float64]:
+        """(N,) 1 right, 0 wrong; with `drop_failed` NaN for a failed answer, to be left out."""
+        numbers = self.correct.astype(np.float64)
+        if drop_failed:
+            numbers[self.failed] = np.nan
+        return numbers
+
 
 def normalise_answer(text: str) -> str:
     """Lower case, single spaces, without one final period and without articles.

@@ -89,16 +89,28 @@ def _several_tasks(measure: Callable[[NDArray[np.float64]], Cell]) -> Callable[[
 
 def final_accuracy(R_TT: NDArray[np.float64]) -> Cell:
     """MA = mean_i R[T][i]; "MA" in AVQACL-MoE, "Last" in CoIN and EasyCL."""
-    return _known(R_TT[-1].mean())
+    return _known(float(final_accuracies(R_TT)))
+
+
+def final_accuracies(R_TT: NDArray[np.float64]) -> NDArray[np.float64]:
+    """MA of any number of matrices, (..., T, T) -> (...); NaN where a cell is missing."""
+    return R_TT[..., -1, :].mean(axis=-1)
 
 
 @_several_tasks
 def average_forgetting(R_TT: NDArray[np.float64]) -> Cell:
     """AF = mean over t>=2 of mean_{i<t} (max_{i<=l<t} R[l][i] - R[t][i]); AVQACL-MoE."""
-    T = len(R_TT)
-    return _known(
-        np.mean([np.mean([R_TT[i:t, i].max() - R_TT[t, i] for i in range(t)]) for t in range(1, T)])
-    )
+    return _known(float(average_forgettings(R_TT)))
+
+
+def average_forgettings(R_TT: NDArray[np.float64]) -> NDArray[np.float64]:
+    """AF of any number of matrices, (..., T, T) -> (...); NaN where a cell is missing or T is 1."""
+    T = R_TT.shape[-1]
+    stages = [
+        np.mean([R_TT[..., i:t, i].max(axis=-1) - R_TT[..., t, i] for i in range(t)], axis=0)
+        for t in range(1, T)
+    ]
+    return np.mean(stages, axis=0) if stages else np.full(R_TT.shape[:-2], np.nan)
 
 
 def average_accuracy(R_TT: NDArray[np.float64]) -> Cell:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -16,8 +17,11 @@ from evaluation.report import (
     write_report,
 )
 from evaluation.scoring.routing import RoutingRecord
+from evaluation.scoring.statistics import Array
 
 N = None
+RIGHT, WRONG = np.ones(50), np.zeros(50)
+MIXED = np.arange(50) % 2 * 1.0
 TASKS = ["Come", "Where"]
 RECORDS = (
     RoutingRecord([0, 0, 1, 1], [0, 0, 1, 1], {"text": [0, 0, 1, 1], "audio": [1, 0, N, N]}),
@@ -37,6 +41,35 @@ METHODS = [
 @pytest.fixture
 def summary() -> dict[str, Any]:
     return build_summary("AVQA", TASKS, [0, 1], METHODS, {"commit": "0123abc", "versions": {"torch": "2.9"}})
+
+
+def with_samples(name: str, *last: Array) -> MethodResult:
+    """A method of one seed that was right about all at first and at the end about these."""
+    samples = {(0, 0): RIGHT, **{(1, task): scores for task, scores in enumerate(last)}}
+    matrix = [[100.0, N], [100 * float(scores.mean()) for scores in last]]
+    return MethodResult(name, (matrix,), 100, (0,), samples=(samples,))
+
+
+def test_intervals_and_tests() -> None:
+    methods = [with_samples("anchor_moe", RIGHT, MIXED), with_samples("sequential", WRONG, MIXED)]
+    summary = build_summary("X", TASKS, [0], methods, {})
+    entry = summary["methods"]["sequential"]
+    assert entry["AF_interval"] == [100.0, 100.0] and entry["matrix_interval"][0] == [[100.0, 100.0], N]
+    assert entry["MA_interval"][0] < entry["MA"] == 25.0 < entry["MA_interval"][1]
+    assert list(summary["tests"]) == ["sequential"]
+    test = summary["tests"]["sequential"]
+    assert (test["MA_difference"], test["MA_difference_interval"]) == (50.0, [50.0, 50.0])
+    assert test["p"] == test["p_holm"] == 0.0001
+    assert test["mcnemar"] == [[float(f"{2 / 2**50:.3g}"), 1.0]]
+    text = summary_to_markdown(json.loads(json.dumps(summary, allow_nan=False)))
+    low, high = entry["MA_interval"]
+    assert f"| 25.00 | [{low:.2f}, {high:.2f}] | 100.00 | [100.00, 100.00] | +50.00 |" in text
+    assert "+50.00" in format_summary(summary)
+
+
+def test_without_samples_there_are_no_intervals(summary: dict[str, Any]) -> None:
+    assert summary["tests"] == {} and summary["methods"]["anchor_moe"]["MA_interval"] is None
+    assert "Intervals" not in summary_to_markdown(summary)
 
 
 def test_shape_of_the_summary(summary: dict[str, Any]) -> None:
@@ -156,6 +189,10 @@ def test_pictures_are_left_out_where_there_is_nothing_to_show(tmp_path: Path) ->
         (
             {"name": "joint", "matrices": ([[1.0]],), "n": 1, "n_failed": (0,), "routing": RECORDS},
             "2 routing",
+        ),
+        (
+            {"name": "joint", "matrices": ([[1.0]],), "n": 1, "n_failed": (0,), "samples": ({}, {})},
+            "2 seeds, expected 1",
         ),
     ],
 )
