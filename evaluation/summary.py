@@ -53,7 +53,7 @@ class MethodResult:
             )
         if len(self.samples) not in (0, seeds):
             raise ValueError(
-                f"method {self.name}: scores of samples for {len(self.samples)} seeds, expected {seeds} or none"
+                f"method {self.name}: samples of {len(self.samples)} seeds, expected {seeds} or none"
             )
         if any(not 0 <= failed <= self.n for failed in self.n_failed):
             raise ValueError(f"method {self.name}: n_failed is {self.n_failed}, expected 0 to n = {self.n}")

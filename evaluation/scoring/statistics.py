@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from evaluation.scoring.continual import average_forgettings, final_accuracies
 
 Array = NDArray[np.float64]
-# (stage, task) -> (N,) 1 right, 0 wrong, NaN left out of the denominator; the questions of a task in one order.
+# (stage, task) -> (N,) 1 right, 0 wrong, NaN left out of the denominator; a task's questions in one order.
 SampleScores = Mapping[tuple[int, int], Array]
 Interval = tuple[float, float] | None  # low and high; None where a needed cell was not measured
 
@@ -32,7 +32,8 @@ _CHUNK = 100  # draws held at a time
 
 FORMULAS: dict[str, str] = {
     "NAME_interval": f"{LEVEL:.0%} percentile bootstrap, {DRAWS} draws of test questions within each task",
-    "p": f"two-sided paired sign-flip test of the difference in MA, {FLIPS} flips; p_holm: for all rows at once",
+    "p": f"two-sided paired sign-flip test of the difference in MA, {FLIPS} flips",
+    "p_holm": "p after Holm's correction for all the methods tested",
     "mcnemar": "exact two-sided McNemar test of each seed and task at the last stage",
 }
 
@@ -61,7 +62,7 @@ def intervals(seeds: Sequence[SampleScores], tasks: int) -> Intervals:
 
     The percentile bootstrap: the (1 - LEVEL) / 2 and (1 + LEVEL) / 2 quantiles of the measure over B draws
     with replacement (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). A cell that is
-    all right or all wrong has an interval of no width; by the rule of three up to 3 / N may still be the other.
+    all right or all wrong has an interval of no width; by the rule of three 3 / N may still be otherwise.
 
     Raises ValueError if a task has different numbers of questions.
     """
@@ -118,8 +119,8 @@ def mcnemar_p(first_N: Array, second_N: Array) -> float:
     """Exact two-sided McNemar test of two methods' answers to the same N questions.
 
     p = min(1, 2 sum_{j <= min(b, c)} C(b + c, j) / 2^(b + c)), where the first method alone is right b times
-    and the second alone c times (McNemar, Psychometrika 12, 1947; in its exact, binomial form). Questions that
-    either left out (NaN) do not count. 1 where the methods never differ.
+    and the second alone c times (McNemar, Psychometrika 12, 1947; in its exact, binomial form). Questions
+    that either left out (NaN) do not count. 1 where the methods never differ.
     """
     b = int(((first_N == 1) & (second_N == 0)).sum())
     c = int(((first_N == 0) & (second_N == 1)).sum())

@@ -1,4 +1,4 @@
-"""Intervals and paired tests: every number here is worked out by hand or follows from a known distribution."""
+"""Intervals and paired tests: every number is worked out by hand or follows from a known distribution."""
 
 import math
 
@@ -34,7 +34,7 @@ def test_interval_of_two_questions() -> None:
 
 
 def test_interval_is_that_of_the_binomial() -> None:
-    """100 questions, half of them right: right answers of a draw are Binomial(100, 0.5), quantiles 40 and 60."""
+    """100 questions, half of them right: a draw has Binomial(100, 0.5) right, quantiles 40 and 60."""
     found = intervals([{(0, 0): half(100)}], 1).MA
     assert found is not None
     assert found == pytest.approx((40.0, 60.0), abs=1.0)
@@ -50,7 +50,7 @@ def test_interval_of_the_mean_over_tasks() -> None:
 
 
 def test_seeds_share_the_questions_drawn() -> None:
-    """Seeds that err on opposite halves have a mean of one half for every question, however these are drawn."""
+    """Seeds that err on opposite halves have a mean of one half for every question, whatever is drawn."""
     seeds = [{(0, 0): half(10)}, {(0, 0): 1 - half(10)}]
     assert intervals(seeds, 1).MA == (50.0, 50.0)
 
@@ -87,7 +87,7 @@ def test_questions_must_be_the_same() -> None:
 
 
 def test_coverage() -> None:
-    """Of 300 samples of 60 questions of a method that is right in 70 %, the interval holds 70 in about 95 %."""
+    """Of 300 sets of 60 questions of a method that is right in 70 %, the interval holds 70 in about 95 %."""
     rng = np.random.default_rng(7)
     held = 0
     for _ in range(300):
