@@ -28,6 +28,7 @@ from data.folders import StudyFolders
 from data.inputs import Inputs
 from data.run_record import provenance
 from data.samples import Sample
+from evaluation.alias_files import alias_file, read_aliases
 from evaluation.anchor_moe import describe, prediction_json
 from evaluation.answer_book import AnswerBook
 from evaluation.answering import Answerer, Generation
@@ -35,6 +36,7 @@ from evaluation.arguments import add_generation_flags, add_router_flags, generat
 from evaluation.expert_loading import load_experts
 from evaluation.ranks import Ranks, count_jobs, fix_threads, launched
 from evaluation.report import MethodResult, write_report
+from evaluation.scoring.normalised import NO_ALIASES, Aliases
 from evaluation.scoring.routing import RoutingRecord
 from evaluation.study import METHODS, Experts, MethodPlan, Planner, expert_files, score_study
 from evaluation.tables import format_summary
@@ -86,7 +88,8 @@ def main(arguments: argparse.Namespace) -> None:
     require_writable(arguments.results)
     seeds = [int(seed) for seed in arguments.seeds.replace(",", " ").split()]
     router = router_config(arguments)
-    generation(arguments)  # flags that are no good are refused here
+    generation(arguments)  # flags and aliases that are no good are refused here
+    read_aliases(alias_file(benchmark.path))
     with only_run_in(arguments.results), launched() as ranks:
         tests = read_tests(benchmark, arguments)
         inputs, backbone, preset = open_inputs(arguments)
@@ -162,7 +165,7 @@ def about(
     return {
         "benchmark_file": str(arguments.benchmark),
         "split": arguments.split,
-        "data": {path.name: sha256_file(path) for path in files if path},
+        "data": {path.name: sha256_file(path) for path in [*files, alias_file(benchmark.path)] if path},
         "base_identity": backbone.identity,
         "router": vars(router_config(arguments)),
         "max_new_tokens": arguments.max_new_tokens,
@@ -186,6 +189,7 @@ def evaluate_seed(
 ) -> list[MethodResult]:
     """All methods of one seed; the first process writes the published results files of anchor_moe."""
     folders = StudyFolders(arguments.output, seed, given_experts=arguments.experts)
+    aliases, drop_failed = read_aliases(alias_file(arguments.benchmark)), arguments.failed_answers == "drop"
     files = [path for method in methods for path in expert_files(tasks, method, folders) if path.is_file()]
     files = list(dict.fromkeys(files))
     numbered = dict(enumerate(files))
@@ -203,7 +207,7 @@ def evaluate_seed(
         results = []
         for plan in plans:
             answers = [[next(texts) for _ in stage.requests] for stage in plan.stages]
-            results.append(method_result(plan, answers, tasks, arguments.failed_answers == "drop"))
+            results.append(method_result(plan, answers, tasks, drop_failed, aliases))
             if plan.name == "anchor_moe" and plan.stages and ranks.first:
                 write_results(arguments.results / ("" if seed == 0 else f"seed_{seed}"), plan, answers, tasks)
         return results
@@ -212,13 +216,17 @@ def evaluate_seed(
 
 
 def method_result(
-    plan: MethodPlan, answers: Sequence[Sequence[str]], tasks: Sequence[Task], drop_failed: bool = False
+    plan: MethodPlan,
+    answers: Sequence[Sequence[str]],
+    tasks: Sequence[Task],
+    drop_failed: bool = False,
+    aliases: Aliases = NO_ALIASES,
 ) -> MethodResult:
     """One method of one seed as the report wants it."""
     if plan.missing:
         log.warning("%s: not run, %s", plan.name, plan.missing)
         return MethodResult(plan.name, note=plan.missing)
-    scores = score_study(plan.stages, answers, len(tasks), drop_failed=drop_failed)
+    scores = score_study(plan.stages, answers, len(tasks), drop_failed=drop_failed, aliases=aliases)
     record = routing_record(plan, tasks)
     return MethodResult(
         plan.name,
@@ -227,6 +235,7 @@ def method_result(
         (scores.n_failed,),
         (record,) if record else (),
         samples=(scores.samples,),
+        normalised=(scores.normalised,),
     )
 
 
@@ -283,6 +292,7 @@ def merge(results: Sequence[MethodResult]) -> MethodResult:
         n_failed=tuple(result.n_failed[0] for result in results),
         routing=tuple(record for result in results for record in result.routing),
         samples=tuple(scores for result in results for scores in result.samples),
+        normalised=tuple(row for result in results for row in result.normalised),
     )
 
 

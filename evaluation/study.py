@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from data.benchmark import Task
@@ -21,6 +22,7 @@ from data.inputs import Inputs
 from data.samples import Sample
 from evaluation.answering import Answerer, Request
 from evaluation.scoring.answers import score_answers
+from evaluation.scoring.normalised import NO_ALIASES, Aliases
 from evaluation.scoring.statistics import SampleScores
 from model.moe.anchor_files import load_anchor
 from model.moe.experts import NO_EXPERT
@@ -157,10 +159,16 @@ class StudyScores:
     n: int  # samples of the last stage
     n_failed: int  # those of them without an answer
     samples: SampleScores  # the same cells sample by sample
+    normalised: list[float | None]  # T percent of the last stage by normalised match
 
 
 def score_study(
-    plans: Sequence[StagePlan], answers: Sequence[Sequence[str]], count: int, *, drop_failed: bool = False
+    plans: Sequence[StagePlan],
+    answers: Sequence[Sequence[str]],
+    count: int,
+    *,
+    drop_failed: bool = False,
+    aliases: Aliases = NO_ALIASES,
 ) -> StudyScores:
     """Score the answers to the stage plans of a method.
 
@@ -169,15 +177,21 @@ def score_study(
         count: number of tasks T.
         drop_failed: leave failed answers out of the denominator, as published, instead of counting them as
             wrong.
+        aliases: what normalised match accepts beside the expected answers.
     """
     matrix: list[list[float | None]] = [[None] * count for _ in range(count)]
     samples = {}
+    normalised: list[float | None] = [None] * count
     n = n_failed = 0
     for plan, texts in zip(plans, answers, strict=True):
-        scores = score_answers(texts, [request.sample.answer for request in plan.requests])
+        expected = [request.sample.answer for request in plan.requests]
+        scores = score_answers(texts, expected)
         matrix[plan.stage][plan.task] = scores.accuracy_of_answered if drop_failed else scores.accuracy
         samples[plan.stage, plan.task] = scores.as_numbers(drop_failed=drop_failed)
         if plan.stage == count - 1:
             n += scores.n
             n_failed += scores.n_failed
-    return StudyScores(matrix, n, n_failed, samples)
+            right = [aliases.matches(*pair) for pair in zip(texts, expected, strict=True)]
+            loose = replace(scores, correct=np.array(right, dtype=bool))
+            normalised[plan.task] = loose.accuracy_of_answered if drop_failed else loose.accuracy
+    return StudyScores(matrix, n, n_failed, samples, normalised)

@@ -27,7 +27,10 @@ METHOD_TITLES: dict[str, str] = {
 }
 TESTED = "anchor_moe"  # what every other method is tested against
 DECIMALS = 4  # of the percentages in summary.json
-STD_NOTE = "NAME_std, +-: sample standard deviation over the seeds (n - 1); null for a single seed"
+NOTES = {
+    "MA_normalised": "MA where punctuation, number words and the benchmark's aliases are forgiven too",
+    "std": "NAME_std, +-: sample standard deviation over the seeds (n - 1); null for a single seed",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class MethodResult:
     routing: tuple[RoutingRecord, ...] = ()  # one for each seed, last stage; empty: it does not route
     note: str = ""  # why it was not run, or what a reader should know
     samples: tuple[SampleScores, ...] = ()  # one for each seed: the matrices sample by sample, for intervals
+    normalised: tuple[Sequence[Cell], ...] = ()  # one for each seed: T final accuracies by normalised match
 
     def __post_init__(self) -> None:
         if self.name not in METHOD_TITLES:
@@ -51,10 +55,11 @@ class MethodResult:
                 f"method {self.name}: {seeds} matrices, {len(self.n_failed)} counts of failed answers, "
                 f"{len(self.routing)} routing records; expected one of each for every seed"
             )
-        if len(self.samples) not in (0, seeds):
-            raise ValueError(
-                f"method {self.name}: samples of {len(self.samples)} seeds, expected {seeds} or none"
-            )
+        for what, found in (("samples", self.samples), ("normalised match", self.normalised)):
+            if len(found) not in (0, seeds):
+                raise ValueError(
+                    f"method {self.name}: {what} of {len(found)} seeds, expected {seeds} or none"
+                )
         if any(not 0 <= failed <= self.n for failed in self.n_failed):
             raise ValueError(f"method {self.name}: n_failed is {self.n_failed}, expected 0 to n = {self.n}")
 
@@ -127,6 +132,8 @@ def _summarise_method(
         "AF_interval": found and found.AF,
         "matrix_interval": found and found.matrix,
     }
+    loose = [continual.final_accuracy(continual.to_array([row])) for row in method.normalised]
+    entry |= _with_std("MA_normalised", loose)
     entry |= _summarise_routing(method.routing, task_ids)
     failed, failed_std = continual.mean_and_std(method.n_failed)
     assert failed is not None  # a method that ran has at least one seed
@@ -223,6 +230,6 @@ def build_summary(
         "not_run": {
             name: given[name].note if name in given else "" for name in METHOD_TITLES if name not in entries
         },
-        "formulas": {**continual.FORMULAS, **routing.FORMULAS, **statistics.FORMULAS, "std": STD_NOTE},
+        "formulas": {**continual.FORMULAS, **routing.FORMULAS, **statistics.FORMULAS, **NOTES},
         "provenance": dict(provenance),
     }

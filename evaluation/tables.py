@@ -69,6 +69,7 @@ def statistics_table(summary: Mapping[str, Any]) -> Table | None:
         row = [METHOD_TITLES[name]]
         for metric in ("MA", "AF"):
             row += [format_number(entry[metric]), format_interval(entry[f"{metric}_interval"])]
+        row.append(format_number(entry.get("MA_normalised")))
         test = tests.get(name)
         row += (
             [
@@ -82,7 +83,8 @@ def statistics_table(summary: Mapping[str, Any]) -> Table | None:
         )
         rows.append(row)
     ahead = f"MA of {METHOD_TITLES[TESTED]} minus this"
-    header = ["method", "MA", "95 % interval", "AF", "95 % interval", ahead, "95 % interval", "p", "p (Holm)"]
+    measured = ["MA", "95 % interval", "AF", "95 % interval", "MA normalised"]
+    header = ["method", *measured, ahead, "95 % interval", "p", "p (Holm)"]
     return [header, *rows] if rows else None
 
 

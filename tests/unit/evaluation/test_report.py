@@ -47,7 +47,7 @@ def with_samples(name: str, *last: Array) -> MethodResult:
     """A method of one seed that was right about all at first and at the end about these."""
     samples = {(0, 0): RIGHT, **{(1, task): scores for task, scores in enumerate(last)}}
     matrix = [[100.0, N], [100 * float(scores.mean()) for scores in last]]
-    return MethodResult(name, (matrix,), 100, (0,), samples=(samples,))
+    return MethodResult(name, (matrix,), 100, (0,), samples=(samples,), normalised=([2.0, 50.0],))
 
 
 def test_intervals_and_tests() -> None:
@@ -63,7 +63,8 @@ def test_intervals_and_tests() -> None:
     assert test["mcnemar"] == [[float(f"{2 / 2**50:.3g}"), 1.0]]
     text = summary_to_markdown(json.loads(json.dumps(summary, allow_nan=False)))
     low, high = entry["MA_interval"]
-    assert f"| 25.00 | [{low:.2f}, {high:.2f}] | 100.00 | [100.00, 100.00] | +50.00 |" in text
+    assert f"| 25.00 | [{low:.2f}, {high:.2f}] | 100.00 | [100.00, 100.00] | 26.00 | +50.00 |" in text
+    assert (entry["MA_normalised"], entry["MA_normalised_std"]) == (26.0, N)
     assert "+50.00" in format_summary(summary)
 
 
