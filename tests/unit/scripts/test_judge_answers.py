@@ -1,0 +1,86 @@
+"""scripts/judge_answers.py: the three columns by hand, and the command's messages."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from scripts.judge_answers import main, parser
+from tests.unit.evaluation.judge_server import sameness, serving
+
+
+def write_results(path: Path, pairs: Sequence[tuple[str, str | None]]) -> Path:
+    """A results file of expected and given answers."""
+    rows = [
+        {
+            "id": str(number),
+            "conversations": [
+                {"from": "human", "value": "<video>\nWhat is it?"},
+                {"from": "gpt", "value": wanted},
+            ],
+            "video": ["f.jpg"],
+            "text": text,
+        }
+        for number, (wanted, text) in enumerate(pairs)
+    ]
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> list[str]:
+    first = [("dog", "Dog."), ("train", "railway"), ("two", "2"), ("cat", "a cat there"), ("cow", "")]
+    second = [("yes", "yes"), ("no", "yes")]
+    paths = [
+        write_results(tmp_path / f"task{i}_results.json", found) for i, found in enumerate((first, second))
+    ]
+    return [str(path) for path in paths]
+
+
+def test_columns_side_by_side(
+    tmp_path: Path, results: list[str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("SOME_KEY", "secret")
+    (tmp_path / "x.aliases.json").write_text('{"train": ["railway"]}')
+    flags = [
+        "--model",
+        "some-judge",
+        "--key_env",
+        "SOME_KEY",
+        "--quiet",
+        "--json",
+        str(tmp_path / "out.json"),
+    ]
+    flags += ["--aliases", str(tmp_path / "x.aliases.json"), "--price_in", "1000", "--price_out", "1000"]
+    with serving(sameness) as world:
+        main(parser().parse_args([*results, "--endpoint", world.url, *flags]))
+    assert {headers["Authorization"] for _, headers, _ in world.asked} == {"Bearer secret"}
+    printed = capsys.readouterr().out
+    lines = [line.split() for line in printed.splitlines()]
+    # exact: dog; normalised: dog, railway, 2; judged: dog and a cat there. Agreed on all but the cat:
+    # p_o = 0.8, p_e = 0.2 * 0.4 + 0.8 * 0.6 = 0.56, kappa = 0.24 / 0.44
+    assert [results[0], "5", "1", "20.00", "60.00", "40.00", "80.00", "0.55", "0"] in lines
+    assert [results[1], "2", "0", "50.00", "50.00", "50.00", "100.00", "1.00", "0"] in lines
+    assert ["mean", "35.00", "55.00", "45.00"] in lines
+    assert "6 replies, 0 known before" in printed and "600 tokens in, 42 out, cost 0.6420" in printed
+    assert "secret" not in printed
+    stored = json.loads((tmp_path / "out.json").read_text())
+    assert stored["rows"][0]["kappa"] == pytest.approx(0.24 / 0.44)
+    assert len((tmp_path / "judged.jsonl").read_text().splitlines()) == 6
+
+
+def test_a_file_without_answers_is_refused(tmp_path: Path, repo_root: Path) -> None:
+    path = write_results(tmp_path / "a.json", [("dog", "dog")])
+    rows = json.loads(path.read_text())
+    del rows[0]["text"]
+    path.write_text(json.dumps(rows))
+    command = [sys.executable, "-W", "error", repo_root / "scripts" / "judge_answers.py", path]
+    command += ["--endpoint", "http://127.0.0.1:1/v1", "--model", "m"]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("judge_answers.py: error: ") and "index 0, id '0': no answer" in done.stderr
