@@ -1,15 +1,12 @@
 """scripts/judge_answers.py: the three columns by hand, and the command's messages."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from scripts.judge_answers import main, parser
+from scripts.judge_answers import command, main, parser
 from tests.unit.evaluation.judge_server import sameness, serving
 
 
@@ -74,13 +71,16 @@ def test_columns_side_by_side(
     assert len((tmp_path / "judged.jsonl").read_text().splitlines()) == 6
 
 
-def test_a_file_without_answers_is_refused(tmp_path: Path, repo_root: Path) -> None:
+def test_a_file_without_answers_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_results(tmp_path / "a.json", [("dog", "dog")])
     rows = json.loads(path.read_text())
     del rows[0]["text"]
     path.write_text(json.dumps(rows))
-    command = [sys.executable, "-W", "error", repo_root / "scripts" / "judge_answers.py", path]
-    command += ["--endpoint", "http://127.0.0.1:1/v1", "--model", "m"]
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("judge_answers.py: error: ") and "index 0, id '0': no answer" in done.stderr
+    flags = ["--endpoint", "http://127.0.0.1:1/v1", "--model", "m"]
+    monkeypatch.setattr("sys.argv", ["judge_answers.py", str(path), *flags])
+    assert command() == 1
+    assert capsys.readouterr().err.startswith(
+        f"judge_answers.py: error: {path}, index 0, id '0': no answer under 'text'"
+    )
