@@ -209,6 +209,13 @@ def test_an_endpoint_that_has_gone_ends_the_run(tmp_path: Path) -> None:
         assert judge(cases, client_of(world), VerdictBook(path)).asked == 55
 
 
+def test_failures_here_and_there_do_not_end_the_run(tmp_path: Path) -> None:
+    cases = [Case("What barks?", "dog", f"dog {number}") for number in range(50)]
+    with serving(*[status(400), sameness] * 25) as world:
+        found = judge(cases, client_of(world), VerdictBook(tmp_path / "j.jsonl"), jobs=1)
+    assert (found.count(Verdict.RIGHT), found.count(Verdict.FAILED)) == (25, 25)
+
+
 def test_waiting_ends_when_the_client_is_stopped() -> None:
     with serving(status(429, Retry_After="500")) as world:
         client = ChatClient(Endpoint(world.url, "some-judge"))
