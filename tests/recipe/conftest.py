@@ -17,10 +17,3 @@ def recipe_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def benchmark_file(recipe_folder: Path) -> Path:
     """The small benchmark."""
     return small_benchmark(recipe_folder / "data")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The recipes of a file share what the first of them trains, so one process runs them all."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
