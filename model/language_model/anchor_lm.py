@@ -126,6 +126,7 @@ class AnchorLM(nn.Module):
         else:
             mask = torch.cat([known, text.mask], 1)
             way = {"attention_mask": mask, "past_key_values": as_cache(past), "use_cache": True}
+        del past  # a cache lets go of what it has copied
         with self._use(expert_ids, len(batch)):
             output = self.llm.base_model(inputs_embeds=text.embeds, position_ids=text.positions, **way)
         return output.last_hidden_state, text.mask, text.labels
@@ -255,6 +256,7 @@ class AnchorLM(nn.Module):
         if self._has_prefix(batch, expert_ids):
             prompt, past, known = self._after_prefix(batch, "left", self._scope(expert_ids))
             cache, known = as_cache(past), torch.cat([known, prompt.mask], 1)
+            del past  # the cache lets go of what it has copied
         else:
             prompt, cache = splice(batch, embed, "left"), DynamicCache()
             known = prompt.mask
