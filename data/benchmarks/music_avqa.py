@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from data.benchmarks.items import Fields, Item, Parser
+from data.benchmarks.recipe import Recipe, TaskPlan
 from data.problems import brief
 
 MODALITIES = ("Audio", "Visual", "Audio-Visual")
@@ -27,11 +28,24 @@ FILES = {
     for split in ("train", "val", "test")
 }
 
+BY_KIND = tuple(TaskPlan(kind, kind) for kind in KINDS)
+
 _SLOT = re.compile(r"<[^<>]*>")
 _SYNTHETIC = re.compile(r"(?:esa|eva|evv|sa|va|vv)\d{8}")
 
 
-def make_parser(choose: Callable[[str, str], str | None]) -> Parser:
+def music_recipe(
+    title: str,
+    tasks: tuple[TaskPlan, ...],
+    choose: Callable[[str, str], str | None],
+    known: Mapping[str, tuple[int | None, ...]],
+) -> Recipe:
+    """A benchmark of these tasks; `choose(modality, kind)` gives a question's task, None for none of them."""
+    parse = _make_parser(choose)
+    return Recipe(title=title, tasks=tasks, parse=parse, id_key="question_id", whole_files=FILES, known=known)
+
+
+def _make_parser(choose: Callable[[str, str], str | None]) -> Parser:
     """A parser with `choose(modality, kind)`, which gives the key of the task, or None for no task."""
 
     def parse(fields: Fields, task: str | None) -> Item | None:

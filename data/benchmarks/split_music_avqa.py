@@ -8,8 +8,7 @@ Source: AVQACL (CVPR 2025), whose files SPLIT_TASK.json are read too.
 
 from __future__ import annotations
 
-from data.benchmarks.music_avqa import FILES, KINDS, make_parser
-from data.benchmarks.recipe import Recipe, TaskPlan
+from data.benchmarks.music_avqa import BY_KIND, music_recipe
 
 
 def choose(modality: str, kind: str) -> str | None:
@@ -17,11 +16,9 @@ def choose(modality: str, kind: str) -> str | None:
     return kind if modality == "Audio-Visual" else None
 
 
-RECIPE = Recipe(
+RECIPE = music_recipe(
     title="Split-MUSIC-AVQA",
-    tasks=tuple(TaskPlan(kind, kind) for kind in KINDS),
-    parse=make_parser(choose),
-    id_key="question_id",
-    whole_files=FILES,
+    tasks=BY_KIND,
+    choose=choose,
     known={"test": (947, 893, 711, 972, 637)},
 )

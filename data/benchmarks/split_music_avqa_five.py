@@ -5,8 +5,7 @@ Known counts: version 1 of the annotations, counted.
 
 from __future__ import annotations
 
-from data.benchmarks.music_avqa import FILES, KINDS, make_parser
-from data.benchmarks.recipe import Recipe, TaskPlan
+from data.benchmarks.music_avqa import BY_KIND, music_recipe
 
 
 def choose(modality: str, kind: str) -> str:
@@ -14,11 +13,9 @@ def choose(modality: str, kind: str) -> str:
     return kind
 
 
-RECIPE = Recipe(
+RECIPE = music_recipe(
     title="Split-MUSIC-AVQA-5",
-    tasks=tuple(TaskPlan(kind, kind) for kind in KINDS),
-    parse=make_parser(choose),
-    id_key="question_id",
-    whole_files=FILES,
+    tasks=BY_KIND,
+    choose=choose,
     known={"val": (1457, 449, 863, 609, 320), "test": (2915, 894, 1736, 1219, 638)},
 )

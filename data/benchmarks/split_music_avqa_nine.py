@@ -5,8 +5,8 @@ Known counts: version 1 of the annotations, counted.
 
 from __future__ import annotations
 
-from data.benchmarks.music_avqa import FILES, make_parser
-from data.benchmarks.recipe import Recipe, TaskPlan
+from data.benchmarks.music_avqa import music_recipe
+from data.benchmarks.recipe import TaskPlan
 
 PAIRS = (
     ("Audio", "Counting"),
@@ -28,12 +28,10 @@ def choose(modality: str, kind: str) -> str:
     return f"{modality}_{kind}"
 
 
-RECIPE = Recipe(
+RECIPE = music_recipe(
     title="Split-MUSIC-AVQA-9",
     tasks=tuple(TaskPlan(f"{modality}_{kind}", f"{modality} {kind}") for modality, kind in PAIRS),
-    parse=make_parser(choose),
-    id_key="question_id",
-    whole_files=FILES,
+    choose=choose,
     known={
         "val": (449, 123, 536, 510, 472, 449, 353, 486, 320),
         "test": (894, 247, 1072, 1024, 949, 894, 712, 972, 638),
