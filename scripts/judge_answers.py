@@ -12,7 +12,6 @@ Verdicts are kept in --cache; a run that was stopped goes on where it was.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ if not __package__:  # run as a file: put the repository's root on the path in p
 import numpy as np
 from numpy.typing import NDArray
 
+from data.command_line import main_command
 from data.files import write_json_atomic
 from data.samples import read_samples
 from evaluation.alias_files import read_aliases
@@ -176,20 +176,5 @@ def cost(judged: Judgement, price_in: float, price_out: float) -> str:
     )
 
 
-def command() -> int:
-    """Exit status: a user's error is one message."""
-    made = parser()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        main(made.parse_args())
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{made.prog}: error: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{made.prog}: stopped; start it again to go on from here\n")
-        return 130
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(main_command(parser(), main))
