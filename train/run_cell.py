@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from data.files import read_json, sha256_file, write_bytes_atomic
+from data.files import read_json, sha256_file
 from data.folders import anchor_file, expert_file
 from data.inputs import Inputs
 from data.published_anchors import published_anchor
@@ -29,6 +30,7 @@ from model.language_model.anchor_lm import AnchorLM
 from model.moe.anchor_files import load_anchor, save_anchor, save_published_anchor
 from model.moe.anchors import Anchor
 from model.moe.experts import ExpertBank
+from model.moe.files import atomic_write
 from train.cells import Cell
 from train.checkpoints import CheckpointFolder, changed_message
 from train.config import TrainConfig
@@ -90,7 +92,11 @@ def cell_identity(cell: Cell, shop: Workshop) -> dict[str, Any]:
 
 def record_file(cell: Cell) -> Path:
     """The record beside the expert."""
-    return cell.expert.with_suffix(".run.json")
+    return _record_of(cell.expert)
+
+
+def _record_of(expert: Path) -> Path:
+    return expert.with_suffix(".run.json")
 
 
 def check_cell(cell: Cell, shop: Workshop) -> None:
@@ -140,11 +146,12 @@ def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResul
         anchor = _anchor(cell, shop, samples)
     init = _initial(cell, shop, sources, anchor)
     training_key = _training_key(identity, init)
-    if twin := _same_training(cell, training_key):
-        outcome, seconds, summary = "taken over", 0.0, twin.summary
+    if cell.twin and (same := _same_training(cell.twin, training_key)):
+        outcome, seconds, summary = "taken over", 0.0, same
         if shop.accelerator.is_main_process:
             checkpoint.claim()  # from here on a kill leaves an expert that is known to be this run's
-            write_bytes_atomic(cell.expert, twin.content)
+            with cell.twin.open("rb") as twin, atomic_write(cell.expert) as file:
+                shutil.copyfileobj(twin, file)
         log.info("%s: the same training as %s, taken over", cell.title, cell.twin)
     else:
         summary = _train(cell, shop, samples, checkpoint, init)
@@ -280,24 +287,15 @@ def _training_key(identity: Mapping[str, Any], init: Mapping[str, Tensor] | None
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class _Twin:
-    """An expert whose training was the very same."""
-
-    content: bytes  # of its file
-    summary: dict[str, Any]  # of its training
-
-
-def _same_training(cell: Cell, training_key: str) -> _Twin | None:
-    """The cell's twin, if its training was the very same."""
-    record = cell.twin.with_suffix(".run.json") if cell.twin else None
-    if cell.twin is None or record is None or not (record.is_file() and cell.twin.is_file()):
+def _same_training(twin: Path, training_key: str) -> dict[str, Any] | None:
+    """The summary of a twin's training, if it was the very same and its file is whole."""
+    record = _record_of(twin)
+    if not (record.is_file() and twin.is_file()):
         return None
-    found, content = read_json(record), cell.twin.read_bytes()
-    same = found.get("training_key") == training_key
-    if not same or found["files"].get(cell.twin.name) != hashlib.sha256(content).hexdigest():
+    found = read_json(record)
+    if found.get("training_key") != training_key or found["files"].get(twin.name) != sha256_file(twin):
         return None
-    return _Twin(content, {**found["training"], "taken_from": str(cell.twin)})
+    return {**found["training"], "taken_from": str(twin)}
 
 
 def _record(
