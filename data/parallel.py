@@ -45,6 +45,20 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+def choose_jobs(asked: int | None, possible: bool, refusal: str, usual: bool = True) -> int:
+    """How many pieces to run side by side: as asked, else one per core where that is possible and usual, or
+    0, nothing forked.
+
+    Raises:
+        ValueError: less than 0, or asked for where it is not possible; `refusal` says what to do.
+    """
+    if asked is None:
+        return count_cores() if possible and usual else 0
+    if asked < 0 or (asked and not possible):
+        raise ValueError(f"--jobs {asked}: {refusal}")
+    return asked
+
+
 def in_shares(work: Callable[[int, int], T], jobs: int) -> list[T]:
     """Results of `work(share, jobs)` for every share, all at the same time."""
     return run_forked([partial(work, share, jobs) for share in range(jobs)], jobs)

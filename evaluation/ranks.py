@@ -15,7 +15,7 @@ from datetime import timedelta
 import torch
 from torch import distributed
 
-from data.parallel import can_fork, count_cores
+from data.parallel import can_fork, choose_jobs, count_cores
 
 PATIENCE = timedelta(days=30)  # a launcher ends all processes when one fails, so that nobody waits in vain
 
@@ -73,12 +73,9 @@ def count_jobs(asked: int | None, threads: int, device: torch.device, ranks: Ran
 
     Raises ValueError where they are asked for and cannot be had.
     """
-    possible = threads == 1 and can_fork(device, ranks.world)
-    if asked is None:
-        return count_cores() if possible else 0
-    if asked < 0 or (asked and not possible):
-        raise ValueError(
-            f"--jobs {asked}: questions are answered side by side in one launch on a CPU only, with "
-            "--threads 1; leave the flag out (GPUs: torchrun, docs/cluster.md)"
-        )
-    return asked
+    return choose_jobs(
+        asked,
+        threads == 1 and can_fork(device, ranks.world),
+        "questions are answered side by side in one launch on a CPU only, with --threads 1; leave the flag "
+        "out (GPUs: torchrun, docs/cluster.md)",
+    )

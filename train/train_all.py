@@ -33,7 +33,7 @@ from data.command_line import (
 )
 from data.files import only_run_in, require_writable
 from data.folders import StudyFolders
-from data.parallel import can_fork, count_cores, run_forked
+from data.parallel import can_fork, choose_jobs, run_forked
 from data.samples import Sample
 from train.arguments import add_config_flags, add_reporting_flags, train_config
 from train.cells import EVALUATED_METHODS, TRAINED_METHODS, Cell, default_methods, independent, study_cells
@@ -182,14 +182,13 @@ def count_jobs(asked: int | None, shop: Workshop, preset: str) -> int:
     """
     accelerator = shop.accelerator
     alone = accelerator.distributed_type == "NO" and can_fork(accelerator.device, accelerator.num_processes)
-    if asked is None:
-        return count_cores() if alone and preset == "tiny" else 0
-    if asked < 0 or (asked and not alone):
-        raise ValueError(
-            f"--jobs {asked}: experts are trained side by side in one launch on a CPU only; leave "
-            "the flag out (GPUs: docs/cluster.md)"
-        )
-    return asked
+    return choose_jobs(
+        asked,
+        alone,
+        "experts are trained side by side in one launch on a CPU only; leave the flag out (GPUs: "
+        "docs/cluster.md)",
+        usual=preset == "tiny",
+    )
 
 
 def gather(cell: Cell, samples: Mapping[Path, Sequence[Sample]]) -> list[Sample]:

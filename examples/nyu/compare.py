@@ -29,7 +29,7 @@ import torch
 
 from data.command_line import main_command
 from data.files import only_run_in, write_bytes_atomic, write_json_atomic
-from data.parallel import can_fork, count_cores, run_forked
+from data.parallel import can_fork, choose_jobs, run_forked
 from evaluation.dense_pictures import draw_curves
 from evaluation.dense_tables import as_table, latex, markdown, summarise
 from evaluation.tables import to_text
@@ -113,11 +113,7 @@ def count_jobs(asked: int | None) -> int:
     """Runs side by side; by default one per core on a CPU. Raises ValueError where there cannot be any."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     possible = can_fork(device, int(os.environ.get("WORLD_SIZE", "1")))
-    if asked is None:
-        return count_cores() if possible else 0
-    if asked < 0 or (asked and not possible):
-        raise ValueError(f"--jobs {asked}: runs go side by side in one launch on a CPU only; leave it out")
-    return asked
+    return choose_jobs(asked, possible, "runs go side by side in one launch on a CPU only; leave it out")
 
 
 def run(row: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
