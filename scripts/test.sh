@@ -13,7 +13,7 @@ another has failed; the exit status is 0 only if all passed.
   --help   this text
 Other arguments go to pytest, for instance: bash scripts/test.sh tests/unit -k routing
 Environment: PYTHON (which Python), WORKERS (pytest processes, default 2), PARITY_ROOT (recorded reference values).
-LONG=1 adds the tests marked long (ranks, Slurm, faults: ten minutes more).
+LONG=1 adds the tests marked long (ranks, ZeRO-3, multi-task processes, Slurm, faults).
 USAGE
 }
 
