@@ -20,6 +20,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data.asking import medium_kind
@@ -112,7 +113,7 @@ def assemble(arguments: argparse.Namespace, ranks: Ranks) -> AnchorMoE:
         arguments.anchor_save_path,
         router_config(arguments),
         AnswerBook(book_file, ranks),
-        generation(arguments, jobs),
+        replace(generation(arguments), jobs=jobs),
         arguments.num_experts,
     )
 

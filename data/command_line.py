@@ -32,6 +32,7 @@ from model.language_model.backbone import (
     find_checkpoints,
     load_backbone,
 )
+from model.language_model.block_attention import NAME as BLOCKS
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ def open_inputs(arguments: argparse.Namespace) -> tuple[Inputs, Backbone, str]:
 
 def usual_attention(preset: str, device: torch.device) -> str | None:
     """The attention kernel where none is asked for; None leaves it to transformers."""
-    return "blocks" if preset == "tiny" and device.type == "cpu" else None
+    return BLOCKS if preset == "tiny" and device.type == "cpu" else None
 
 
 def backbone_paths(arguments: argparse.Namespace) -> tuple[BackbonePaths, str]:

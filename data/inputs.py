@@ -65,6 +65,7 @@ class Inputs:
         def encode(share: int, shares: int) -> None:
             self.store.encode(samples, progress=not self.quiet and share == 0, rank=share, world=shares)
 
+        # Asked before forking, `missing` also leaves the files' hashes in memory for all processes.
         if jobs < 2 or not self.store.missing(samples):
             encode(rank, world)
         else:

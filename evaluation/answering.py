@@ -86,20 +86,22 @@ class Answerer:
         asked = dict(zip(keys, requests, strict=True))
         plan = self._plan({key: request for key, request in asked.items() if not self.book.is_settled(key)})
         if self.generation.jobs > 1 and len(plan) > 1:
-            in_shares(
-                lambda share, shares: self._share(plan, asked, Ranks(share, shares), title),
-                self.generation.jobs,
-            )
+
+            def answer_share(share: int, shares: int) -> None:
+                self.book.ranks = Ranks(share, shares)  # in the forked process
+                self._answer_share(plan, asked, title)
+
+            in_shares(answer_share, self.generation.jobs)
         else:
-            self._share(plan, asked, self.book.ranks, title)
+            self._answer_share(plan, asked, title)
         self.book.settle([key for batch in plan for key in batch])
         texts = [self.book.get(key) for key in keys]
         assert all(text is not None for text in texts)
         return [text or "" for text in texts]
 
-    def _share(self, plan: list[list[str]], asked: dict[str, Request], ranks: Ranks, title: str) -> None:
-        """Answer every so-many-th batch of the plan into the book, as one of so many processes."""
-        self.book.ranks = ranks
+    def _answer_share(self, plan: list[list[str]], asked: dict[str, Request], title: str) -> None:
+        """Answer this process's batches of the plan, every so-many-th, into the book."""
+        ranks = self.book.ranks
         hidden = not (self.generation.progress and ranks.first and plan)
         with tqdm(total=len(plan), desc=title, unit="batch", disable=hidden) as bar:
             for number, batch in enumerate(plan):

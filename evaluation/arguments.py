@@ -85,9 +85,9 @@ def add_generation_flags(parser: argparse.ArgumentParser) -> None:
     add_precision_flags(group)
 
 
-def generation(arguments: argparse.Namespace, jobs: int = 0) -> Generation:
-    """The generation settings that the flags ask for, in so many forked processes."""
+def generation(arguments: argparse.Namespace) -> Generation:
+    """The generation settings that the flags ask for."""
     for name in ("batch_size", "max_new_tokens"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name}: got {getattr(arguments, name)}, expected at least 1")
-    return Generation(arguments.max_new_tokens, arguments.batch_size, progress=not arguments.quiet, jobs=jobs)
+    return Generation(arguments.max_new_tokens, arguments.batch_size, progress=not arguments.quiet)

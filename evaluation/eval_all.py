@@ -87,25 +87,31 @@ def main(arguments: argparse.Namespace) -> None:
     arguments.results = arguments.results or Path("eval_results") / benchmark.name
     require_writable(arguments.results)
     seeds = [int(seed) for seed in arguments.seeds.replace(",", " ").split()]
-    router = router_config(arguments)
-    generation(arguments)  # flags and aliases that are no good are refused here
-    read_aliases(alias_file(benchmark.path))
+    router, settings = router_config(arguments), generation(arguments)
+    aliases = read_aliases(alias_file(benchmark.path))
     with only_run_in(arguments.results), launched() as ranks:
         tests = read_tests(benchmark, arguments)
         inputs, backbone, preset = open_inputs(arguments)
         threads = fix_threads(arguments.threads, preset)
         jobs = count_jobs(arguments.jobs, threads, backbone.llm.device, ranks)
-        settings = generation(arguments, jobs)
+        settings = replace(settings, jobs=jobs)
         methods = chosen_methods(arguments.methods, preset)
         questions = [sample for group in tests for sample in group]
         inputs.encode(questions, rank=ranks.rank, world=ranks.world, jobs=jobs)
         ranks.wait()
-        runs = [
-            evaluate_seed(
-                seed, benchmark.tasks, tests, methods, inputs, backbone, router, settings, arguments, ranks
-            )
-            for seed in seeds
-        ]
+        shared = (
+            benchmark.tasks,
+            tests,
+            methods,
+            inputs,
+            backbone,
+            router,
+            settings,
+            aliases,
+            arguments,
+            ranks,
+        )
+        runs = [evaluate_seed(seed, *shared) for seed in seeds]
         results = [merge([run[position] for run in runs]) for position in range(len(methods))]
         if not any(result.matrices for result in results):
             raise ValueError(
@@ -184,12 +190,13 @@ def evaluate_seed(
     backbone: Backbone,
     router: RouterConfig,
     settings: Generation,
+    aliases: Aliases,
     arguments: argparse.Namespace,
     ranks: Ranks,
 ) -> list[MethodResult]:
     """All methods of one seed; the first process writes the published results files of anchor_moe."""
     folders = StudyFolders(arguments.output, seed, given_experts=arguments.experts)
-    aliases, drop_failed = read_aliases(alias_file(arguments.benchmark)), arguments.failed_answers == "drop"
+    drop_failed = arguments.failed_answers == "drop"
     files = [path for method in methods for path in expert_files(tasks, method, folders) if path.is_file()]
     files = list(dict.fromkeys(files))
     numbered = dict(enumerate(files))

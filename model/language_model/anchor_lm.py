@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint, noop_context_fn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from model.language_model import block_attention
+from model.language_model.block_attention import NAME as BLOCKS
 from model.language_model.block_attention import Past, mask_after_past
 from model.language_model.prefix import (
     PrefixBounds,
@@ -136,7 +136,7 @@ class AnchorLM(nn.Module):
         """Whether attention takes prefixes beside the keys, which saves their part of backward."""
         config = self.llm.config
         windowed = getattr(config, "sliding_window", None) is not None  # these layers need masks of their own
-        return config._attn_implementation == block_attention.NAME and not windowed
+        return config._attn_implementation == BLOCKS and not windowed
 
     def _after_prefix(
         self, batch: PromptBatch, padding_side: Literal["left", "right"], tokens: str

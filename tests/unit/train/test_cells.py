@@ -6,7 +6,8 @@ import pytest
 
 from data.benchmark import read_benchmark
 from data.folders import StudyFolders
-from train.cells import TRAINED_METHODS, independent, study_cells
+from evaluation.study import METHODS
+from train.cells import EVALUATED_METHODS, TRAINED_METHODS, independent, study_cells
 from train.run_cell import check_sources
 from train.train_all import chosen_cells, trained_of
 
@@ -57,6 +58,7 @@ def test_tasks_are_chosen_by_number(tmp_path: Path) -> None:
 
 
 def test_methods_are_checked() -> None:
+    assert {*TRAINED_METHODS, *EVALUATED_METHODS} == set(METHODS)  # all rows that evaluation knows
     assert trained_of(("oracle", "joint", "zero_shot")) == ("joint",)
     with pytest.raises(ValueError, match="'anchor_mo', expected some of anchor_moe"):
         trained_of(("anchor_mo",))
