@@ -104,14 +104,17 @@ def _deciding(router: Mapping[str, Any]) -> dict[str, Any]:
 
 def _measured(facts: CardFacts, summary: Mapping[str, Any]) -> str:
     made, about = facts.deployment, summary["provenance"]
+    inputs = dict(about.get("inputs") or {})
+    # How the LLM was loaded (dtype, bits, kernel) is told, not compared: an export carries none of it.
+    loading = {key: inputs.pop(key) for key in sorted(inputs.keys() - {"num_frames", "text_feature"})}
     got = {
         "base_identity": about.get("base_identity"),
         "tasks": len(summary["tasks"]),
-        "inputs": about.get("inputs"),
+        "inputs": inputs,
         "router": _deciding(about.get("router") or {}),
     }
     router = _deciding(asdict(made.router))
-    measured = str((about.get("inputs") or {}).get("text_feature"))  # with a digest of the encoder, if any
+    measured = str(inputs.get("text_feature"))  # with a digest of the encoder, if any
     text_feature = measured if may_be_kind(measured, made.text_feature) else made.text_feature
     expected = {
         "base_identity": made.base_identity,
@@ -123,11 +126,13 @@ def _measured(facts: CardFacts, summary: Mapping[str, Any]) -> str:
     if wrong:
         raise ValueError(f"summary of {summary['benchmark']}: not of this export: {'; '.join(wrong)}")
     seeds = " ".join(map(str, summary["seeds"]))
+    loaded = ", ".join(f"{key} `{value}`" for key, value in loading.items())
+    loaded = f" (LLM loaded with {loaded})" if loaded else ""
     formulas = "\n".join(f"- {name}: `{text}`" for name, text in summary["formulas"].items())
     return (
         f"## Measured\n\n{summary['benchmark']}, split `{about.get('split')}`, seeds {seeds}, commit "
         f"`{about.get('commit')}`, percent, means where there are several seeds. Measured with AVQACL-MoE's "
-        "own inference, not through PEFT or a server. The numbers are those of its `summary.json`, which "
-        "names backbone, tasks and settings but no expert files.\n\n"
+        f"own inference{loaded}, not through PEFT or a server. The numbers are those of its `summary.json`, "
+        "which names backbone, tasks and settings but no expert files.\n\n"
         f"{to_markdown(metric_table(summary))}\n\n{formulas}"
     )

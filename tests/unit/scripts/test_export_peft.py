@@ -161,6 +161,7 @@ def test_measurements_come_from_their_summary_only(
     export(repo_root, trained, tmp_path / "peft", *flags)
     card = (tmp_path / "peft" / "README.md").read_text()
     assert "## Measured" in card and f"{summary['methods']['anchor_moe']['MA']:.2f}" in card
+    assert "(LLM loaded with attn_implementation `blocks`)" in card
     with pytest.raises(ValueError, match="router is"):
         export(repo_root, trained, tmp_path / "other", *flags, "--metric", "raw")
     path.write_text(json.dumps({**summary, "tasks": ["Come"]}))
