@@ -6,10 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.recipe.commands import ROOT, run_python
 
 
 def small_benchmark(folder: Path, train: int = 8, test: int = 4) -> Path:
@@ -75,3 +76,18 @@ class Study:
         )
         assert not check or done.returncode == 0, f"{script} failed:\n{done.stdout}\n{done.stderr}"
         return done
+
+    def train(
+        self, *flags: str, check: bool = True, first: Callable[[], object] = lambda: None
+    ) -> subprocess.CompletedProcess[str]:
+        """What the training driver starts, without the driver; see `run_python`."""
+        places = ("--benchmark", self.benchmark, "--output", self.folder / "output")
+        everywhere = ("--feature_store", self.store, "--quiet")
+        return run_python("train/train_all.py", *places, *everywhere, *flags, check=check, first=first)
+
+    def evaluate(self, *flags: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """What the evaluation driver starts, without the driver; see `run_python`."""
+        places = ("--benchmark", self.benchmark, "--output", self.folder / "output")
+        places += ("--results", self.folder / "results")
+        everywhere = ("--feature_store", self.store, "--quiet")
+        return run_python("evaluation/eval_all.py", *places, *everywhere, *flags, check=check)

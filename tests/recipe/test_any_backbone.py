@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -13,26 +10,13 @@ import pytest
 
 from model.language_model.backbone import AUDIO, VISION
 from tests.llm_folders import write_llm
+from tests.recipe.commands import run_python
 from tests.recipe.studies import ROOT, small_benchmark
 
 pytestmark = pytest.mark.recipe
 TINY = ROOT / "checkpoints" / "tiny"
 TOWERS = ("--vision_tower", str(TINY / VISION), "--audio_tower", str(TINY / AUDIO))
 BRIDGE = ("--audio_window_seconds", "4.175", "--query_tokens_size", "4")
-
-
-def command(script: str, *flags: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a command of the repository to its end."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script), "--quiet", *map(str, flags)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert not check or done.returncode == 0, f"{script} failed:\n{done.stdout}\n{done.stderr}"
-    return done
 
 
 def losses(folder: Path) -> list[float]:
@@ -44,22 +28,22 @@ def align_train_and_answer(folder: Path, llm: Path, *base_flags: str) -> tuple[l
     data, store = small_benchmark(folder / "data", train=16, test=3).parent, folder / "store"
     captions, base, experts = data / "train_Come_From.json", folder / "base", folder / "experts"
     aligning = ("--model_name_or_path", llm, "--data_path", captions, "--output_dir", base, *base_flags)
-    aligning += ("--feature_store", store, *TOWERS, *BRIDGE)
-    command("train/train_base.py", *aligning)
-    assert "skipped" in command("train/train_base.py", *aligning).stdout
+    aligning += ("--feature_store", store, *TOWERS, *BRIDGE, "--quiet")
+    run_python("train/train_base.py", *aligning)
+    assert "skipped" in run_python("train/train_base.py", *aligning).stdout
     places = ("--anchor_save_path", folder / "anchors", "--expert_weights_save_path", experts)
-    command(
+    run_python(
         "train/train_anchor_moe.py",
         *("--model_name_or_path", base, "--data_path", captions, "--cur_task", 0, "--feature_store", store),
         *("--output_dir", folder / "ckpt", *places, "--expert_tokens", "answer", "--expert_layers", "all"),
         *("--num_train_epochs", 6, "--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 1),
-        *("--learning_rate", "3e-3", "--gradient_checkpointing", "False"),
+        *("--learning_rate", "3e-3", "--gradient_checkpointing", "False", "--quiet"),
     )
     results = folder / "results.json"
-    command(
+    run_python(
         "eval_anchor.py",
         *("--model_path", base, "--data_path", data / "test_Come_From.json", "--output", results),
-        *("--feature_store", store, *places),
+        *("--feature_store", store, *places, "--quiet"),
     )
     answers = [row["text"] for row in json.loads(results.read_text())]
     assert len(answers) == 3 and all(answers), answers
@@ -75,10 +59,10 @@ def test_a_small_llm(tmp_path: Path) -> None:
     assert aligned[-1] < aligned[0] and learned[-1] < learned[0]
 
     plain = ("--model_name_or_path", llm, *TOWERS, "--data_path", tmp_path / "data" / "train_Come_From.json")
-    done = command("train/train_anchor_moe.py", *plain, "--cur_task", "0", check=False)
+    done = run_python("train/train_anchor_moe.py", *plain, "--cur_task", "0", check=False)
     assert done.returncode == 1 and "python train/train_base.py" in done.stderr
     other = ("--output_dir", tmp_path / "base", "--learning_rate", "0.5", *TOWERS, *BRIDGE)
-    done = command("train/train_base.py", *plain, *other, check=False)
+    done = run_python("train/train_base.py", *plain, *other, check=False)
     assert done.returncode == 1 and "config.learning_rate: was 0.005, is 0.5" in done.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.recipe.studies import Study, small_benchmark
 
 pytestmark = pytest.mark.recipe
 FLAGS = ("--num_train_epochs", "1", "--expert_rank", "4")
+OURS = ("--methods", "anchor_moe")
 
 
 def edit(path: Path, index: int, **changes: object) -> None:
@@ -48,26 +50,23 @@ def test_every_fault_is_named_before_training(tmp_path: Path, recipe_folder: Pat
     assert not list((study.folder / "output").rglob("*.pt"))
 
 
-def test_a_full_disk_while_saving_loses_nothing(
-    tmp_path: Path, recipe_folder: Path, benchmark_file: Path
-) -> None:
+def test_a_full_disk_while_saving_loses_nothing(recipe_folder: Path, benchmark_file: Path) -> None:
     study = Study(recipe_folder / "full", benchmark_file)
-    study.run("train_all_tasks.sh", *FLAGS, METHODS="anchor_moe")
+    study.train(*FLAGS, *OURS)
     experts = study.folder / "output" / "experts"
     kept = {path.name: path.read_bytes() for path in experts.iterdir()}
     (experts / "expert_task_3.pt").unlink()
     (experts / "expert_task_3.run.json").unlink()
-    limited = tmp_path / "limited.sh"
-    limited.write_text(f'ulimit -f 16\nexec "{study.environment["PYTHON"]}" "$@"\n')
-    done = study.run(
-        "train_all_tasks.sh", *FLAGS, check=False, METHODS="anchor_moe", LAUNCH=f"bash {limited}"
+    small = 16 * 1024  # bytes that a file may have
+    done = study.train(
+        *FLAGS, *OURS, check=False, first=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))
     )
     assert done.returncode != 0
     assert "Traceback" not in done.stderr, done.stderr
     assert "File too large" in done.stderr, done.stderr
     left = {path.name: path.read_bytes() for path in experts.iterdir()}
     assert left == {name: content for name, content in kept.items() if "task_3" not in name}
-    study.run("train_all_tasks.sh", *FLAGS, METHODS="anchor_moe")
+    study.train(*FLAGS, *OURS)
     assert (experts / "expert_task_3.pt").read_bytes() == kept["expert_task_3.pt"]
 
 
@@ -77,7 +76,7 @@ def test_experts_of_another_base_are_refused(
     import torch
 
     study = Study(recipe_folder / "full", benchmark_file)  # trained by the test above, or now
-    study.run("train_all_tasks.sh", *FLAGS, METHODS="anchor_moe")
+    study.train(*FLAGS, *OURS)
     given = tmp_path / "given"
     for name in ("experts", "anchors"):
         (given / name).mkdir(parents=True)
@@ -86,6 +85,6 @@ def test_experts_of_another_base_are_refused(
     content = torch.load(given / "experts" / "expert_task_2.pt", weights_only=True)
     content["expert"]["base_identity"] = "0" * 64
     torch.save(content, given / "experts" / "expert_task_2.pt")
-    done = study.run("eval_all_tasks.sh", check=False, METHODS="anchor_moe", EXPERTS=str(given))
+    done = study.evaluate(*OURS, "--experts", str(given), check=False)
     assert done.returncode == 1
     assert "expert_task_2.pt: made for base 0000000000000000" in done.stderr, done.stderr

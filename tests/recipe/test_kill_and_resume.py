@@ -69,6 +69,6 @@ def test_killed_training_ends_with_the_same_bits(tmp_path: Path) -> None:
         if ended:  # before it was killed: begin anew, and kill earlier
             latest = max(0.7 * latest, START_SECONDS + 1)
         else:
-            killed.run("train_all_tasks.sh", *FLAGS, METHODS="anchor_moe")
+            killed.train(*FLAGS, "--methods", "anchor_moe")
         assert trained(killed) == wanted
     assert happened == kills, f"only {happened} of {kills} runs could be killed before they ended"
