@@ -120,8 +120,8 @@ def random_llm(configs: Configs, device: torch.device) -> torch.nn.Module:
     return llm.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
-def prompts(rows: int, width: int, device: torch.device, seed: int) -> PromptBatch:
-    """Random prompts with media and answers."""
+def prompts(rows: int, width: int, device: torch.device, seed: int, *, audio: int = AUDIO) -> PromptBatch:
+    """Random prompts with media and answers. audio: tokens of the sound."""
     generator = torch.Generator().manual_seed(seed)
 
     def some(count: int) -> list[int]:
@@ -130,7 +130,7 @@ def prompts(rows: int, width: int, device: torch.device, seed: int) -> PromptBat
     ids = [[*some(BEFORE), VIDEO_ID, AUDIO_ID, *some(QUESTION), *some(ANSWER)] for _ in range(rows)]
     labels = [[IGNORE] * (len(row) - ANSWER) + row[-ANSWER:] for row in ids]
     media = [
-        [torch.randn(n, width, generator=generator).to(device, torch.bfloat16) for n in (VIDEO, AUDIO)]
+        [torch.randn(n, width, generator=generator).to(device, torch.bfloat16) for n in (VIDEO, audio)]
         for _ in range(rows)
     ]
     return PromptBatch(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmark import full_size, main, mid, training
+from scripts.benchmark import curves, full_size, main, mid, training
 
 SMALL_LLM = {
     "vocab_size": 1024,
@@ -80,3 +80,19 @@ def test_full_size_measures_every_case(tmp_path: Path, capsys: pytest.CaptureFix
         one["seconds_per_sample"] > 0 and one["planned"] > 0 and one["memory"] is None for one in cases
     )
     assert capsys.readouterr().out.count("ms a sample") == len(full_size.CASES)
+
+
+def test_curves_have_a_point_for_every_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("TASKS", "WINDOWS", "FRAMES", "RANKS", "BATCHES"):
+        monkeypatch.setattr(curves, name, (1, 2))
+    out, picture = tmp_path / "curves.json", tmp_path / "curves.png"
+    flags = ["--repeats", "1", "--json", str(out), "--picture", str(picture)]
+    curves.main(curves.make_parser().parse_args(flags))
+    found = json.loads(out.read_text())["curves"]
+    assert {name: len(points) for name, points in found.items()} == dict.fromkeys(curves.CURVES, 2)
+    assert all(point["seconds"] > 0 and point["share"] > 0 for points in found.values() for point in points)
+    held = [point["mebibytes"] for point in found["tasks"]]
+    assert held[1] == 2 * held[0]
+    assert picture.stat().st_size > 1000
