@@ -6,7 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.expert_map import MAP, read_expert_map
 from model.moe.files import stored_path
+
+EXPERT_PREFIX = "expert_task_"
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class StudyFolders:
 
     def experts(self, method: str) -> Path:
         """Folder of `expert_task_k.pt`."""
-        return self._folder(method, "experts", "expert_task_")
+        return self._folder(method, "experts", EXPERT_PREFIX)
 
     def anchors(self, method: str) -> Path:
         """Folder of `anchor_task_k.pt`."""
@@ -48,16 +51,32 @@ class StudyFolders:
         return self.root / stem if method == "anchor_moe" else self.root / "comparisons" / method / stem
 
 
-def tasks_in(folder: Path, prefix: str = "expert_task_") -> list[int]:
-    """Sorted ids of the tasks that have a file PREFIXk.pt or PREFIXk.safetensors in a folder."""
+def tasks_in(folder: Path, prefix: str = EXPERT_PREFIX) -> list[int]:
+    """Sorted ids of the tasks that have a file PREFIXk.pt or PREFIXk.safetensors in a folder, or share an
+    expert there (data/expert_map.py)."""
+    shared = read_expert_map(folder) if prefix == EXPERT_PREFIX else {}
     pattern = re.compile(re.escape(prefix) + r"(\d+)\.(?:pt|safetensors)")
     matches = [pattern.fullmatch(path.name) for path in folder.glob(f"{prefix}*")]
-    return sorted({int(match[1]) for match in matches if match})
+    return sorted({int(match[1]) for match in matches if match} | set(shared))
 
 
 def stored_expert(folder: Path, task_id: int) -> Path:
-    """The expert file of a folder: `.pt`, or `.safetensors` where only that is there."""
-    return stored_path(expert_file(folder, task_id))
+    """The expert file of a folder: `.pt`, or `.safetensors` where only that is there; the file that the task
+    shares where its expert was merged.
+
+    Raises:
+        ValueError: the task has both, or `experts.json` is damaged.
+    """
+    own = stored_path(expert_file(folder, task_id))
+    shared = read_expert_map(folder).get(task_id)
+    if shared is None:
+        return own
+    if own.is_file():
+        raise ValueError(
+            f"{own}: task {task_id} has an expert of its own and shares {shared} by {MAP}; remove one of the "
+            "two, or merge into a new folder"
+        )
+    return stored_path(folder / shared)
 
 
 def stored_anchor(folder: Path, task_id: int) -> Path:

@@ -19,6 +19,8 @@ def load_experts(
 ) -> tuple[ExpertBank, dict[int, str]]:
     """A bank on `llm` with these experts, bank id -> file, and the SHA-256 of each file by bank id.
 
+    Ids may share a file, as tasks with a merged expert do: it is read and held once.
+
     Args:
         own_ids: the ids are the tasks that the experts were trained for.
 
@@ -26,21 +28,26 @@ def load_experts(
         ValueError: a file is missing or damaged or made for another base or task, or two differ in kind,
             rank, alpha, layers or projections. The tokens that they act on may differ.
     """
-    packed = packed_experts(list(files.values()))
+    packed = packed_experts(list(dict.fromkeys(files.values())))
     known = {path: packed[path].file if path in packed else inspect_expert(path) for path in files.values()}
     bank = ExpertBank(llm, _shared_config(known), base_identity)
     for key, path in files.items():
         bank.act_on(key, known[path].config.tokens)
     bank.add_packed({key: packed[path] for key, path in files.items() if path in packed}, own_ids=own_ids)
+    holders: dict[Path, int] = {}  # file -> the first id that it was loaded under
     for key, path in files.items():
         if path in packed:
             continue
-        if own_ids:
+        first = holders.setdefault(path, key)
+        if first != key:
+            bank.active.experts[key] = bank.active.experts[first]
+        elif own_ids:
             bank.load(key, path)
         else:
             wanted = replace(known[path].header, base_identity=base_identity)
             bank.load_state(key, read_expert(path, wanted), str(path))
-    return bank, {key: packed[p].sha256 if p in packed else sha256_file(p) for key, p in files.items()}
+    digests = {path: packed[path].sha256 if path in packed else sha256_file(path) for path in known}
+    return bank, {key: digests[path] for key, path in files.items()}
 
 
 def _shared_config(experts: Mapping[Path, ExpertFile]) -> ExpertConfig:

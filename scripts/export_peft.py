@@ -111,7 +111,11 @@ def export(arguments: argparse.Namespace, folder: Path) -> None:
     tasks = task_ids_in(arguments.experts, arguments.anchors)
     paths, _ = backbone_paths(arguments)
     qformer = read_json(arguments.audio_qformer) if arguments.audio_qformer else None
-    experts = {task: inspect_expert(stored_expert(arguments.experts, task)) for task in tasks}
+    files = {task: stored_expert(arguments.experts, task) for task in tasks}
+    for path in sorted(path for path in set(files.values()) if list(files.values()).count(path) > 1):
+        sharing = [task for task in tasks if files[task] == path]
+        log.warning("%s is merged: tasks %s get an adapter each, with the same weights", path.name, sharing)
+    experts = {task: inspect_expert(path) for task, path in files.items()}
     for task, file in experts.items():
         check_low_rank(replace(file.header, task_id=task))
     check_scope(experts, arguments.any_tokens)
@@ -123,8 +127,8 @@ def export(arguments: argparse.Namespace, folder: Path) -> None:
     layers = front.config["num_hidden_layers"] if arguments.every_layer else None
     for task, file in experts.items():
         wanted = replace(file.header, task_id=task, base_identity=identity)
-        tensors = read_expert(stored_expert(arguments.experts, task), wanted)
-        write_adapter(folder / names[task], file.header, tensors, base_model, layers)
+        tensors = read_expert(files[task], wanted)
+        write_adapter(folder / names[task], replace(file.header, task_id=task), tensors, base_model, layers)
     anchors = [copy_anchor(stored_anchor(arguments.anchors, task), task, identity, folder) for task in tasks]
     check_text_feature(anchors, arguments.text_feature)
     deployment = Deployment(
@@ -168,7 +172,7 @@ def check_scope(experts: dict[int, ExpertFile], any_tokens: bool) -> None:
 def check_frames(folder: Path, tasks: list[int], num_frames: int) -> None:
     """ValueError where the record beside an expert names another number of frames."""
     for task in tasks:
-        path = folder / f"expert_task_{task}.run.json"
+        path = stored_expert(folder, task).with_suffix(".run.json")
         recorded = (read_identity(path) or {}).get("inputs", {}).get("num_frames", num_frames)
         if recorded != num_frames:
             raise ValueError(f"{path}: made with {recorded} frames per clip; add --num_frames {recorded}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from data.benchmark import Task
 from data.doctor.findings import Level, Section
 from data.doctor.hashes import Reference
+from data.expert_map import read_expert_map
 from data.files import read_json, sha256_file
 from data.folders import StudyFolders, stored_anchor, stored_expert
 from data.text_features import may_be_kind
@@ -22,6 +23,7 @@ from model.moe.anchor_files import load_anchor, stats_path
 from model.moe.anchors import Anchor
 from model.moe.expert_files import ExpertFile, check_tensors, inspect_expert, read_expert
 from model.moe.experts import ExpertBank, ExpertConfig
+from model.moe.files import stored_path
 from model.moe.routing import Router
 from model.moe.routing_records import RouterConfig
 from model.recognition import WEIGHT_SUFFIXES, Recognised, recognise
@@ -64,10 +66,14 @@ def check_experts(
     experts, anchors = folders
     if backbone is None:
         section.add(Level.NOTE, "", "without a backbone that loads it is not checked whether they fit it")
-    ids = _pairs(section, experts, anchors, tasks)
+    try:
+        ids = _pairs(section, experts, anchors, tasks)
+        files = {task: stored_expert(experts, task) for task in ids}
+    except ValueError as error:  # experts.json is damaged, or a task has two experts
+        section.add_error(error, experts)
+        return [], {}
     for folder in dict.fromkeys(folders):
         _name_strangers(section, folder)
-    files = {task: stored_expert(experts, task) for task in ids}
     makes: dict[int, ExpertFile] = {}
     loaded: list[Anchor] = []
     with section.hearing():
@@ -78,11 +84,12 @@ def check_experts(
                 loaded.append(anchor)
         if loaded:
             _route(section, loaded, text_feature)
-    _describe(section, experts, makes, loaded)
+    _describe(section, experts, makes, loaded, len({files[task] for task in makes}))
     weights = [
         p for t in ids for p in (files[t], stored_anchor(anchors, t), stats_path(stored_anchor(anchors, t)))
     ]
-    return [path for path in weights if path.is_file()], _recorded(section, experts, anchors, tasks)
+    known = _recorded(section, experts, anchors, tasks)
+    return [path for path in dict.fromkeys(weights) if path.is_file()], known
 
 
 def _pairs(section: Section, experts: Path, anchors: Path, tasks: Sequence[Task]) -> list[int]:
@@ -91,6 +98,7 @@ def _pairs(section: Section, experts: Path, anchors: Path, tasks: Sequence[Task]
         {int(m[1]) for path in folder.iterdir() if (m := name.fullmatch(path.name))}
         for folder, name in ((experts, EXPERT_NAME), (anchors, ANCHOR_NAME))
     ]
+    having[0] |= set(read_expert_map(experts))
     there = sorted(having[0] | having[1])
     wanted = set(range(max(there) + 1)) | {task.id for task in tasks}
     for task in sorted(wanted):
@@ -118,8 +126,14 @@ def _pairs(section: Section, experts: Path, anchors: Path, tasks: Sequence[Task]
 
 def _name_strangers(section: Section, folder: Path) -> None:
     """Files whose names no run looks for: renamed experts and anchors, half-written files."""
+    try:
+        shared = {stored_path(folder / name) for name in read_expert_map(folder).values()}
+    except ValueError:
+        shared = set()  # said already
     for path in sorted(folder.iterdir()):
         if path.is_dir() or EXPERT_NAME.fullmatch(path.name) or ANCHOR_NAME.fullmatch(path.name):
+            continue
+        if path in shared:
             continue
         if not (path.suffix in WEIGHT_SUFFIXES or is_partial(path)) or path.name.endswith(
             ".stats.safetensors"
@@ -204,7 +218,7 @@ def _route(section: Section, anchors: Sequence[Anchor], text_feature: str) -> No
 
 
 def _describe(
-    section: Section, folder: Path, makes: dict[int, ExpertFile], anchors: Sequence[Anchor]
+    section: Section, folder: Path, makes: dict[int, ExpertFile], anchors: Sequence[Anchor], files: int
 ) -> None:
     configs: dict[ExpertConfig, list[int]] = {}
     for task, made in makes.items():
@@ -214,7 +228,10 @@ def _describe(
         section.add(Level.PROBLEM, folder, f"experts of different make cannot answer together: {ways}")
     elif configs and not section.count(Level.PROBLEM):
         [(config, tasks)] = configs.items()
-        section.add(Level.OK, folder, f"tasks {_listed(tasks)}: {_in_words(config)}, each with its anchor")
+        merged = f", merged into {files}" if files < len(tasks) else ""
+        section.add(
+            Level.OK, folder, f"tasks {_listed(tasks)}: {_in_words(config)}, each with its anchor{merged}"
+        )
     section.facts["tasks"] = sorted(makes)
     section.facts["anchors_with_statistics"] = [anchor.task_id for anchor in anchors if anchor.complete]
     section.facts["published_anchors"] = bool(anchors) and not any(anchor.complete for anchor in anchors)

@@ -50,8 +50,10 @@ def principal_state(fresh: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -
     return state
 
 
-def mean_state(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The expert whose update is nearest to the mean of the updates.
+def mean_state(
+    states: Sequence[Mapping[str, Tensor]], weights: Sequence[float] | None = None
+) -> dict[str, Tensor]:
+    """The expert whose update is nearest to the mean of the updates, each with its weight (default: equal).
 
     Full weights are averaged. Of low-rank updates the mean of the A and the mean of the B would give another
     product than the mean of the products, even its opposite if two experts found the same update with other
@@ -65,8 +67,25 @@ def mean_state(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     starts dead.
 
     Raises:
-        ValueError: no experts, or experts with different tensors.
+        ValueError: no experts, experts with different tensors, or not one positive weight for each.
     """
+    check_alike(states)
+    shares = relative_weights(weights, len(states))
+    mean: dict[str, Tensor] = {}
+    for key, like in states[0].items():
+        if key.endswith(_B):
+            continue
+        if key.endswith(_A):
+            other = key.removesuffix(_A) + _B
+            a, b = mean_update([(state[key], state[other]) for state in states], shares)
+            mean[key], mean[other] = a.to(like.dtype), b.to(like.dtype)
+        else:
+            mean[key] = weighted_mean([state[key] for state in states], shares).to(like.dtype)
+    return mean
+
+
+def check_alike(states: Sequence[Mapping[str, Tensor]]) -> None:
+    """Raise a ValueError unless there are experts and all have the same tensors."""
     if not states:
         raise ValueError("mean of no experts; train one first")
     shapes = {key: tuple(tensor.shape) for key, tensor in states[0].items()}
@@ -75,27 +94,37 @@ def mean_state(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
             raise ValueError(
                 "experts of different kinds, ranks or layers have no mean; start from one of them"
             )
-    mean: dict[str, Tensor] = {}
-    for key, like in states[0].items():
-        if key.endswith(_B):
-            continue
-        if key.endswith(_A):
-            other = key.removesuffix(_A) + _B
-            a, b = mean_update([(state[key], state[other]) for state in states])
-            mean[key], mean[other] = a.to(like.dtype), b.to(like.dtype)
-        else:
-            total = sum((state[key].double() for state in states), torch.zeros((), dtype=torch.float64))
-            mean[key] = (total / len(states)).to(like.dtype)
-    return mean
 
 
-def mean_update(factors: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Rank-R factors, float64, of the mean of E low-rank updates.
+def relative_weights(weights: Sequence[float] | None, count: int) -> list[float]:
+    """Weights with mean one: equal ones are 1 exactly.
+
+    Raises:
+        ValueError: not one positive weight for each of `count` experts.
+    """
+    weights = [1.0] * count if weights is None else list(weights)
+    if len(weights) != count or not all(weight > 0 for weight in weights):
+        raise ValueError(f"weights {weights}: expected {count} positive numbers, one for each expert")
+    return [weight * count / sum(weights) for weight in weights]
+
+
+def weighted_mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """Mean of tensors in float64; `shares` as of `relative_weights`."""
+    zero = torch.zeros((), dtype=torch.float64)
+    return sum((t.double() * share for t, share in zip(tensors, shares, strict=True)), zero) / len(tensors)
+
+
+def mean_update(
+    factors: Sequence[tuple[Tensor, Tensor]], shares: Sequence[float] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Rank-R factors, float64, of the mean of E low-rank updates; `shares` as of `relative_weights`.
 
     E pairs of A (R, in), B (out, R) -> A (R, in), B (out, R)
     """
     rank, width = factors[0][0].shape
-    tall_b = torch.cat([b.double() for _, b in factors], 1) / len(factors)  # (out, E R)
+    shares = relative_weights(shares, len(factors))
+    scaled = [b.double() * share for (_, b), share in zip(factors, shares, strict=True)]
+    tall_b = torch.cat(scaled, 1) / len(factors)  # (out, E R)
     tall_a = torch.cat([a.double() for a, _ in factors], 0).T  # (in, E R)
     q_b, r_b = torch.linalg.qr(tall_b)
     q_a, r_a = torch.linalg.qr(tall_a)
