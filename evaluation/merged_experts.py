@@ -1,16 +1,16 @@
 """A folder of merged experts: experts of similar tasks folded into one, the anchors as they were.
 
-    DIR/anchors/anchor_task_k.pt, .stats.safetensors     copies: routing is what it was
-    DIR/experts/expert_task_k.pt                         copies of experts that stay alone
-    DIR/experts/expert_merged_k.pt, .run.json            an expert of several tasks, k the lowest of them
-    DIR/experts/experts.json                             which tasks share which (data/expert_map.py)
-    DIR/merging.json                                     grouping, distances, method, weights, sources
+DIR/anchors/anchor_task_k.pt, .stats.safetensors     copies: routing is what it was
+DIR/experts/expert_task_k.pt                         copies of experts that stay alone
+DIR/experts/expert_merged_k.pt, .run.json            an expert of several tasks, k the lowest of them
+DIR/experts/experts.json                             which tasks share which (data/expert_map.py)
+DIR/merging.json                                     grouping, distances, method, weights, sources
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,8 @@ def open_sources(experts: Path, anchors: Path) -> Sources:
         for (name, one), other in zip(asdict(wanted).items(), asdict(got).values(), strict=True):
             if one != other:
                 raise ValueError(
-                    f"{files[task]}: {name} is {other!r}, of {files[first].name} {one!r}; only experts of one "
-                    "make and base merge"
+                    f"{files[task]}: {name} is {other!r}, of {files[first].name} {one!r}; only experts of "
+                    "one make and base merge"
                 )
         if made.config != makes[first].config:
             raise ValueError(
@@ -134,6 +134,16 @@ def write_merged(
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def fold_group(
+    sources: Sources, group: Sequence[int], config: FoldConfig, base: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """The expert of a group of tasks: see `write_merged`."""
+    header = sources.make.header
+    states = [read_expert(sources.files[task], replace(header, task_id=task)) for task in group]
+    weights = None if sources.counts is None else [sources.counts[task] for task in group]
+    return fold(states, config, weights, base)
+
+
 def _copy_expert(path: Path, folder: Path) -> None:
     for part in (path, record_of(path)):
         if part.is_file():
@@ -152,16 +162,14 @@ def _write_group(
     path: Path,
     base: Mapping[str, Tensor] | None,
 ) -> None:
-    """Fold the experts of a group; the file names no task, since it is several tasks' expert."""
-    header = sources.make.header
-    states = [read_expert(sources.files[task], replace(header, task_id=task)) for task in group]
-    weights = None if sources.counts is None else [sources.counts[task] for task in group]
-    folded = fold(states, config, weights, base)
-    write_expert(path, replace(header, task_id=None), folded)
+    """Write the expert of a group and its record. The file names no task: it is that of several."""
+    write_expert(path, replace(sources.make.header, task_id=None), fold_group(sources, group, config, base))
     identity = {**_identity(sources, config, group), "tasks": group}
     if inputs := _shared_inputs(sources, group):
         identity["inputs"] = inputs
-    write_record(record_of(path), identity, files={path.name: sha256_file(path)})
+    anchors = [p for p, a in zip(sources.anchor_files, sources.anchors, strict=True) if a.task_id in group]
+    files = [path, *(part for anchor in anchors for part in (anchor, stats_path(anchor)) if part.is_file())]
+    write_record(record_of(path), identity, files={part.name: sha256_file(part) for part in files})
 
 
 def _identity(sources: Sources, config: FoldConfig, group: tuple[int, ...] | None = None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from model.file_faults import byte_fault, is_partial
 from model.language_model.backbone import AUDIO, BASE, VISION, is_base
+from model.moe.expert_sites import KEY
 from model.moe.files import read_safetensors
 from model.tensor_files import INDEX_FILES, SINGLE_FILES, read_json, read_plain
 
@@ -29,7 +30,7 @@ WANTED: dict[Kind, str] = {
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 CONTAINERS = (".pt", ".safetensors")  # of experts and anchors
 MODALITIES = {"text", "video", "audio", "image"}
-_EXPERT_KEY = re.compile(r"model\.layers\.\d+\.mlp\.\w+?(\.lora_[AB])?\.weight$")
+_EXPERT_KEY = re.compile(KEY + r"(\.lora_[AB])?\.weight$")
 
 
 @dataclass(frozen=True)

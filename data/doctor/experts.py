@@ -247,12 +247,14 @@ def _recorded(section: Section, experts: Path, anchors: Path, tasks: Sequence[Ta
     """The hashes that run records state for the files beside them; experts that other data made are said."""
     known: dict[Path, Reference] = {}
     files = {task.id: task.train for task in tasks if task.train is not None and task.train.is_file()}
-    for record in sorted(experts.glob("expert_task_*.run.json")):
+    for record in sorted(experts.glob("expert_*_*.run.json")):
         try:
             content = read_json(record)
             for name, digest in content["files"].items():
                 path = (anchors if name.startswith("anchor_") else experts) / name
                 known[path] = Reference(digest, "run record")
+            if "merging" in content["identity"]:
+                continue  # of several tasks; what their experts learned from stands in the records of these
             task, data = content["identity"]["task_id"], set(content["identity"]["data"].values())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             section.add(Level.WARNING, record, f"no readable run record ({error})")

@@ -106,7 +106,7 @@ def group_tasks(tasks: Sequence[int], distances: NDArray[np.float64], keep: int)
     if not 1 <= keep <= len(tasks):
         raise ValueError(f"keep {keep} experts: there are {len(tasks)} tasks; give 1 to {len(tasks)}")
     order = np.argsort(tasks)
-    groups = [(int(tasks[i]),) for i in order]
+    groups: list[tuple[int, ...]] = [(int(tasks[i]),) for i in order]
     d = np.array(distances, dtype=np.float64)[np.ix_(order, order)]
     d[np.tril_indices(len(groups))] = np.inf  # a pair stands at (lower, higher) only
     joins = []
