@@ -5,7 +5,9 @@
 For every order and every `--expert_init` the tasks are learned one after another and answered by the experts
 that routing picks. Forward transfer of a starting point is the accuracy of an expert minus that of the expert
 which learned the same task, in the same order, from scratch; the first task of an order has no earlier expert
-and is left out. Finished runs are taken as they are. Writes table.json and table.md.
+and is left out. With `--sequential` one LoRA is fine-tuned through every order too, and MA and AF of all rows
+tell what the order of the tasks does to them. Finished runs are taken as they are. Writes table.json and
+table.md.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from data.files import read_json, write_bytes_atomic, write_json_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 INITS = ("scratch", "previous", "nearest", "mean")
+SEQUENTIAL = "sequential"  # stands where a starting point does: one expert, each task starts from the last
 Order = tuple[int, ...]  # task ids of the benchmark file, in the order of learning
 
 
@@ -43,6 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, default=ROOT / "output" / "expert_init", help="folder")
     made.add_argument("--inits", nargs="+", choices=INITS, default=INITS, help="(all)")
     made.add_argument("--orders", type=int, default=6, help="how many, the file's own among them (6)")
+    made.add_argument("--sequential", action="store_true", help="fine-tune one LoRA in every order too")
     made.add_argument("--split", choices=("val", "test"), default="val", help="what is answered (val)")
     made.add_argument("--seed", type=int, default=0, help="of training and of the choice of orders (0)")
     made.add_argument(
@@ -58,7 +62,8 @@ def main(arguments: argparse.Namespace) -> None:
     inits = ["scratch", *(init for init in arguments.inits if init != "scratch")]
     orders = choose_orders(len(benchmark.tasks), arguments.orders, arguments.seed)
     arguments.feature_store = arguments.feature_store or arguments.out / "features"
-    cells = list(product(orders, inits))
+    rows = [*inits, SEQUENTIAL] if arguments.sequential else inits
+    cells = list(product(orders, rows))
     run(benchmark, *cells[0], arguments)  # encodes all clips, once
     with ThreadPoolExecutor(arguments.parallel) as pool:
         list(pool.map(lambda cell: run(benchmark, *cell, arguments), cells))
@@ -69,6 +74,7 @@ def main(arguments: argparse.Namespace) -> None:
         "split": arguments.split,
         "orders": [list(order) for order in orders],
         "inits": {init: summarise(found[init], found["scratch"]) for init in inits},
+        "final": {row: final(arguments.out, orders, row) for row in rows},
     }
     write_json_atomic(arguments.out / "table.json", table)
     text = as_markdown(table)
@@ -95,22 +101,23 @@ def folder_of(out: Path, order: Order, init: str) -> Path:
 
 
 def run(benchmark: Benchmark, order: Order, init: str, arguments: argparse.Namespace) -> None:
-    """Train and evaluate one order from one kind of starting point, unless that is done.
+    """Train and evaluate one order from one kind of starting point, or SEQUENTIAL, unless that is done.
 
     Raises ValueError with the end of the log if a command fails.
     """
     folder = folder_of(arguments.out, order, init)
     if (folder / "results" / "summary.json").is_file():
         return
+    start = "scratch" if init == SEQUENTIAL else init
     file = folder / "benchmark.json"
     write_json_atomic(file, in_order(benchmark, order))
     common = [
         "--checkpoints", arguments.checkpoints, "--benchmark", file, "--output", folder / "output",
-        "--methods", "anchor_moe", "--seeds", arguments.seed, "--feature_store", arguments.feature_store,
+        "--methods", method_of(init), "--seeds", arguments.seed, "--feature_store", arguments.feature_store,
         "--quiet",
     ]  # fmt: skip
     commands = (
-        ["train/train_all.py", *common, "--expert_init", init, "--overwrite"],
+        ["train/train_all.py", *common, "--expert_init", start, "--overwrite"],
         ["evaluation/eval_all.py", *common, "--results", folder / "results", "--split", arguments.split],
     )
     for command in commands:
@@ -121,6 +128,11 @@ def run(benchmark: Benchmark, order: Order, init: str, arguments: argparse.Names
         if done.returncode:
             raise ValueError(f"{folder}: {command[0]} failed: {(done.stderr or done.stdout).strip()[-800:]}")
     print(f"{folder}: done", file=sys.stderr, flush=True)
+
+
+def method_of(init: str) -> str:
+    """The method that a row of the table is trained and evaluated as."""
+    return SEQUENTIAL if init == SEQUENTIAL else "anchor_moe"
 
 
 def has_gpu() -> bool:
@@ -151,6 +163,20 @@ def learned(out: Path, order: Order, init: str) -> list[float]:
         "matrix"
     ]
     return [float(matrix[position][position]) for position in range(len(order))]
+
+
+def final(out: Path, orders: Sequence[Order], init: str) -> dict[str, Any]:
+    """MA and AF after the last task in every order, with mean and spread over orders, in percent."""
+    made: dict[str, Any] = {}
+    for name in ("MA", "AF"):
+        values = []
+        for order in orders:
+            summary = read_json(folder_of(out, order, init) / "results" / "summary.json")
+            values.append(float(summary["methods"][method_of(init)][name]))
+        made[name] = statistics.mean(values)
+        made[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
+        made[f"{name}_by_order"] = values
+    return made
 
 
 def summarise(
@@ -191,6 +217,9 @@ def as_markdown(table: Mapping[str, Any]) -> str:
             [f"{value:+.2f}" for value in row["by_position"]] if init != "scratch" else ["0"] * len(positions)
         )
         lines.append(f"| {init} | " + " | ".join(cells) + " |")
+    lines += ["", "| learned in every order | MA | AF |", "| --- | ---: | ---: |"]
+    for name, row in table["final"].items():
+        lines.append(f"| {name} | {spread(row, 'MA')} | {spread(row, 'AF')} |")
     return "\n".join(lines) + "\n"
 
 

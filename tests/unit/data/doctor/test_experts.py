@@ -11,6 +11,7 @@ import torch
 from data.benchmark import Task
 from data.doctor.experts import check_experts
 from data.doctor.findings import Level, Section
+from data.expert_map import write_expert_map
 from data.files import sha256_file
 from model.language_model.backbone import Backbone
 
@@ -47,6 +48,31 @@ def test_halves_gaps_and_tasks_beyond(output: Any, backbone: Backbone) -> None:
     assert "anchor_task_4.pt" in problems
     assert problems["experts"] == "task 2 has neither expert nor anchor, but tasks 0 to 1, 3 to 4 are there"
     assert said(section, Level.WARNING)["experts"].startswith("tasks 3 to 4 are not in the benchmark")
+
+
+def test_merged_experts(output: Any, backbone: Backbone) -> None:
+    folder = output.folder / "experts"
+    path = output.expert(1)
+    content = torch.load(path, weights_only=True)
+    content["expert"]["task_id"] = None
+    for task in (0, 1):
+        (folder / f"expert_task_{task}.pt").unlink()
+    torch.save(content, folder / "expert_merged_0.pt")
+    write_expert_map(folder, dict.fromkeys((0, 1), "expert_merged_0.pt"))
+    section = examine(output, backbone)
+    [found] = section.findings
+    assert found.level == Level.OK and found.message.endswith("each with its anchor, merged into 1")
+    output.expert(1)
+    assert "task 1 has an expert of its own and shares" in " ".join(said(examine(output, backbone)).values())
+    (folder / "experts.json").write_text("{")
+    assert "not readable as JSON" in " ".join(said(examine(output, backbone)).values())
+
+
+def test_experts_on_the_attention(output: Any, backbone: Backbone) -> None:
+    for task in (0, 1):
+        output.expert(task, projections=("q_proj", "o_proj", "up_proj"))
+    [found] = examine(output, backbone).findings
+    assert found.level == Level.OK and "(q_proj, o_proj, up_proj)" in found.message
 
 
 def test_a_task_of_the_benchmark_without_files(output: Any, backbone: Backbone) -> None:

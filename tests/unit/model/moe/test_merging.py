@@ -121,9 +121,7 @@ def test_full_weights_fold_by_average_and_by_ties_on_what_changed() -> None:
     wanted = sum(s["w"].double() * w for s, w in zip(states, (1, 1, 2), strict=True)) / 4
     torch.testing.assert_close(averaged, wanted.to(torch.bfloat16))
     tied = fold(states, FoldConfig("ties", 0.5), base=base)["w"]
-    torch.testing.assert_close(
-        tied.double(), torch.tensor([[13, 15], [10, 12]]).double(), rtol=0, atol=0.05
-    )
+    torch.testing.assert_close(tied.double(), torch.tensor([[13, 15], [10, 12]]).double(), rtol=0, atol=0.05)
     with pytest.raises(ValueError, match="backbone's weights"):
         fold(states, FoldConfig("ties"))
     with pytest.raises(ValueError, match=r"weight is \(3, 2\), the experts' \(2, 2\)"):
