@@ -42,9 +42,9 @@ def anchor(task: int, base: str = BASE) -> Anchor:
 def make(tmp_path: Path) -> Callable[..., Path]:
     """Writes experts/ and anchors/ of three tasks; keywords change those of task 2."""
 
-    def write(kind: str = "lora", *, base: str = BASE, **change: object) -> Path:
+    def write(of_all: str = "lora", *, base: str = BASE, **change: object) -> Path:
         for task in range(3):
-            settings = {"kind": kind, "rank": 2, "layers": (0,), **(change if task == 2 else {})}
+            settings = {"kind": of_all, "rank": 2, "layers": (0,), **(change if task == 2 else {})}
             bank = ExpertBank(Llm(), ExpertConfig(**settings), base if task == 2 else BASE)
             generator = torch.Generator().manual_seed(task)
             bank.add(task, generator=generator)
@@ -194,5 +194,5 @@ def test_records_of_a_group_agree_on_frames(make: Callable[..., Path]) -> None:
     other = {"identity": {"inputs": {"num_frames": 4}}}
     (root / "experts" / "expert_task_2.run.json").write_text(json.dumps(other))
     sources = open_sources(root / "experts", root / "anchors")
-    with pytest.raises(ValueError, match=r"expert_task_2.run.json: inputs are .*4"):
+    with pytest.raises(ValueError, match=r"expert_task_2\.run\.json: inputs are .*4"):
         write_merged(sources, sources.group(1), FoldConfig(), root / "other")
