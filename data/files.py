@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from model.moe.files import atomic_write
+from model.moe.atomic import atomic_write
 from model.moe.json_text import parse_json
 
 log = logging.getLogger(__name__)

@@ -29,13 +29,15 @@ from data.inputs import Inputs
 from data.run_record import provenance
 from data.samples import Sample
 from evaluation.alias_files import alias_file, read_aliases
+from evaluation.anchor_map import write_anchor_map
 from evaluation.anchor_moe import describe, prediction_json
 from evaluation.answer_book import AnswerBook
 from evaluation.answering import Answerer, Generation
 from evaluation.arguments import add_generation_flags, add_router_flags, generation, router_config
+from evaluation.costs import record_costs, training_costs
 from evaluation.expert_loading import load_experts
 from evaluation.ranks import Ranks, count_jobs, fix_threads, launched
-from evaluation.report import MethodResult, write_report
+from evaluation.result_files import MethodResult, write_report
 from evaluation.scoring.normalised import NO_ALIASES, Aliases
 from evaluation.scoring.routing import RoutingRecord
 from evaluation.study import METHODS, Experts, MethodPlan, Planner, expert_files, score_study
@@ -210,13 +212,25 @@ def evaluate_seed(
         planner = Planner(tasks, tests, folders, inputs, experts, router, answerer)
         plans = [planner.plan(method) for method in methods]
         requests = [request for plan in plans for stage in plan.stages for request in stage.requests]
+        known, begun = len(book), time.monotonic()
         texts = iter(answerer.answer(requests, f"answering, seed {seed}"))
+        given, seconds = len(book) - known, time.monotonic() - begun
         results = []
         for plan in plans:
             answers = [[next(texts) for _ in stage.requests] for stage in plan.stages]
             results.append(method_result(plan, answers, tasks, drop_failed, aliases))
             if plan.name == "anchor_moe" and plan.stages and ranks.first:
                 write_results(arguments.results / ("" if seed == 0 else f"seed_{seed}"), plan, answers, tasks)
+                if seed == 0:
+                    write_anchor_map(arguments.results, tasks, tests, folders, inputs, router)
+        if ranks.first:
+            made_by = {
+                "device": provenance()["device"],
+                "threads": torch.get_num_threads(),
+                "processes": max(ranks.world, settings.jobs),
+            }
+            trained = training_costs(tasks, methods, folders, bank)
+            record_costs(arguments.results, seed, trained, given, seconds, made_by)
         return results
     finally:
         bank.detach()

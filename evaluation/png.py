@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from model.moe.files import atomic_write
+from model.moe.atomic import atomic_write
 
 DPI = 150
 

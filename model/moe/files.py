@@ -1,4 +1,4 @@
-"""Atomic writing, so that a reader never sees a part of a file, and tensor files in either container.
+"""Tensor files in either container, written atomically.
 
 A content is a dictionary of tensors and of entries with plain values. `NAME.pt` (torch.save) holds it as it
 is; `NAME.safetensors` holds the tensors, and the plain entries as JSON in its metadata. Both are read alike;
@@ -6,59 +6,24 @@ where both are there they must agree.
 """
 
 import json
-import os
 import pickle
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from model.moe.atomic import atomic_write
 from model.moe.json_text import parse_json
 from model.moe.pt_files import load_pt
 
 CHECKSUM = "checksum"  # plain entry of a safetensors file, over all the rest of it
 SAFE = ".safetensors"
 OTHER_CONTAINER = {".pt": SAFE, SAFE: ".pt"}
-
-
-@contextmanager
-def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
-    """Yield a binary file that becomes `path` when the block ends without an error.
-
-    The bytes go to `.NAME.tmp` in the same folder, are flushed to disk and renamed; the folder entry is
-    flushed too. The name is fixed so that a killed process leaves at most one such file, which the next try
-    overwrites.
-
-    Raises:
-        OSError: the folder cannot be written or the disk is full; an existing `path` is untouched.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
-        _discard(partial)
-        cause = error if isinstance(error, OSError) else error.__context__  # torch closes its archive anew
-        if not isinstance(cause, OSError):
-            raise
-        raise OSError(
-            cause.errno, f"{path}: not saved ({cause.strerror or cause}); what was there is untouched"
-        ) from error
-    except BaseException:
-        _discard(partial)
-        raise
-    _flush_folder(path.parent)
 
 
 def stored_path(path: Path) -> Path:
@@ -185,17 +150,3 @@ def _read_pt(path: Path, mmap: bool) -> dict[str, object]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ValueError(f"{path}: expected a dictionary with text keys, got {type(content).__name__}")
     return content
-
-
-def _discard(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink()
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some file systems cannot flush a folder
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

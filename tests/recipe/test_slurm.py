@@ -67,7 +67,9 @@ def trained(study: Study) -> dict[str, bytes]:
 def evaluated(study: Study) -> dict[str, bytes]:
     results = study.folder / "results"
     return {
-        path.name: path.read_bytes() for path in sorted(results.glob("*.json*")) if path.stem != "summary"
+        path.name: path.read_bytes()
+        for path in sorted(results.glob("*.json*"))
+        if path.stem not in ("summary", "costs")
     }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.report import (
+from evaluation.result_files import (
     MethodResult,
     build_summary,
     format_summary,

@@ -1,0 +1,47 @@
+"""Manners of all commands: where to log, how to fail. Needs no torch.
+
+An error of the user's is one message on stderr and exit status 1; only a defect of this code shows a
+traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+
+def main_command(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> int:
+    """Parse, set up logging, run; returns the exit status."""
+    arguments = parser.parse_args()
+    set_up_logging()
+    try:
+        main(arguments)
+    except (ValueError, OSError) as error:
+        if os.environ.get("AVQACL_TRACEBACK"):
+            raise
+        sys.stderr.write(f"{parser.prog}: error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{parser.prog}: stopped; start it again to go on from here\n")
+        return 130
+    return 0
+
+
+def set_up_logging() -> None:
+    """Information on stdout, warnings and errors on stderr; the shell scripts keep both."""
+    plain = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+    information = logging.StreamHandler(sys.stdout)
+    information.addFilter(lambda record: record.levelno < logging.WARNING)
+    warnings = logging.StreamHandler(sys.stderr)
+    warnings.setLevel(logging.WARNING)
+    for handler in (information, warnings):
+        handler.setFormatter(plain)
+    rank = int(os.environ.get("RANK", 0))
+    logging.basicConfig(
+        level=logging.INFO if rank == 0 else logging.WARNING, handlers=[information, warnings], force=True
+    )
+    for name in ("httpx", "urllib3", "PIL", "matplotlib", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)

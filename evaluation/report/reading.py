@@ -1,0 +1,188 @@
+"""What evaluations left behind: summaries, answers, maps and costs, and the benchmark files they speak of.
+
+A results folder must have a summary.json; everything else may be missing, and the report says what it leaves
+out. Nothing is written and no model is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data.benchmark import SPLITS, Benchmark, read_benchmark
+from data.files import read_json, sha256_file
+from data.problems import InputError
+from data.samples import Sample, read_samples
+
+log = logging.getLogger(__name__)
+ANCHOR_MAP, COSTS = "anchor_map.json", "costs.json"  # what an evaluation leaves for the report
+ALL = "all"  # the view of the map with all modalities together
+NEEDED = ("benchmark", "tasks", "seeds", "methods", "formulas", "provenance")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The benchmark's questions as far as they can be read here."""
+
+    benchmark: Benchmark | None = None
+    train: tuple[tuple[Sample, ...], ...] = ()  # task after task; empty where a file is missing
+    test: tuple[tuple[Sample, ...], ...] = ()  # of the split that was evaluated
+    reason: str = ""  # why there are none
+    changed: tuple[str, ...] = ()  # test files that are not those that were evaluated
+
+
+@dataclass(frozen=True)
+class Results:
+    """One evaluation."""
+
+    name: str  # of its folder; unique in a report
+    folder: Path | None  # None for a summary without a folder
+    summary: Mapping[str, Any]
+    questions: Questions = field(default_factory=Questions)
+    answers: tuple[tuple[Mapping[str, Any], ...], ...] = ()  # task after task: the published results files
+    anchor_map: Mapping[str, Any] | None = None
+    costs: Mapping[str, Any] | None = None
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks."""
+        return list(self.summary["tasks"])
+
+    @property
+    def methods(self) -> Mapping[str, Mapping[str, Any]]:
+        """Method -> its entry, in the summary's order."""
+        return self.summary["methods"]
+
+
+def read_all_results(paths: Sequence[Path]) -> list[Results]:
+    """Read every result; folders as evaluation/eval_all.py writes them, or single summary files.
+
+    Raises:
+        ValueError: with every fault found, before the long work: no summary, damaged, two of one name.
+    """
+    faults, found = [], []
+    for path in paths:
+        try:
+            found.append((path, read_summary(path)))
+        except (ValueError, OSError) as error:
+            faults.append(str(error))
+    names = [_name(path) for path in paths]
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            first = paths[names.index(name)]
+            faults.append(f"{paths[position]}: named {name!r} as {first} is; rename one of the two")
+    if faults:
+        raise ValueError("\n".join(faults))
+    return [_read(path, summary) for path, summary in found]
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """The summary of a results folder, or a summary file itself; raises ValueError if it is not one."""
+    file = path / "summary.json" if path.is_dir() else path
+    if not file.is_file():
+        hint = "evaluate first (bash eval_all_tasks.sh)" if path.is_dir() else "check the path"
+        raise ValueError(f"{file}: no such file; {hint}")
+    content = read_json(file)
+    missing = [key for key in NEEDED if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise ValueError(
+            f"{file}: no summary of an evaluation, {', '.join(missing)} missing; name a folder that "
+            "evaluation/eval_all.py wrote"
+        )
+    tasks, methods = content["tasks"], content["methods"]
+    if not tasks or not isinstance(tasks, list) or not isinstance(methods, dict):
+        raise ValueError(f"{file}: tasks or methods are not as evaluation/eval_all.py writes them")
+    for name, entry in methods.items():
+        rows = entry.get("matrix") if isinstance(entry, dict) else None
+        if not isinstance(rows, list) or [len(row) for row in rows] != [len(tasks)] * len(tasks):
+            raise ValueError(
+                f"{file}: method {name!r} has no accuracy matrix of {len(tasks)} x {len(tasks)} cells; "
+                "evaluate again"
+            )
+    return content
+
+
+def _name(path: Path) -> str:
+    resolved = path.resolve()
+    return resolved.stem if resolved.suffix == ".json" else resolved.name
+
+
+def _read(path: Path, summary: dict[str, Any]) -> Results:
+    folder = path if path.is_dir() else None
+    questions = _questions(summary["provenance"])
+    return Results(
+        _name(path),
+        folder,
+        summary,
+        questions,
+        _answers(folder, summary, questions.benchmark),
+        _optional(folder, ANCHOR_MAP),
+        _optional(folder, COSTS),
+    )
+
+
+def _optional(folder: Path | None, name: str) -> Mapping[str, Any] | None:
+    """A JSON object beside the summary; None where there is none, a warning where it is damaged."""
+    if folder is None or not (folder / name).is_file():
+        return None
+    try:
+        content = read_json(folder / name)
+    except ValueError as error:
+        log.warning("%s", error)
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _questions(provenance: Mapping[str, Any]) -> Questions:
+    """The questions that were evaluated, and those of training."""
+    named = provenance.get("benchmark_file")
+    if not named:
+        return Questions(reason="the summary names no benchmark file")
+    split = provenance.get("split", "test")
+    try:
+        benchmark = read_benchmark(named)
+        groups = {part: _samples(benchmark, part) for part in {"train", split} & set(SPLITS)}
+    except InputError as error:
+        return Questions(reason=f"the benchmark cannot be read here: {error.problems[0]}")
+    known = provenance.get("data") or {}
+    files = [path for path in benchmark.files(split) if known.get(path.name)]
+    changed = tuple(path.name for path in files if sha256_file(path) != known[path.name])
+    return Questions(benchmark, groups["train"], groups.get(split, ()), changed=changed)
+
+
+def _samples(benchmark: Benchmark, split: str) -> tuple[tuple[Sample, ...], ...]:
+    files = [getattr(task, split) for task in benchmark.tasks]
+    return tuple(
+        tuple(read_samples(file, media_root=benchmark.media_root, media_prefix=benchmark.media_prefix))
+        if file
+        else ()
+        for file in files
+    )
+
+
+def _answers(
+    folder: Path | None, summary: Mapping[str, Any], benchmark: Benchmark | None
+) -> tuple[tuple[Mapping[str, Any], ...], ...]:
+    """The results files of the first seed, in task order; nothing unless every task has one."""
+    if folder is None:
+        return ()
+    seed = summary["seeds"][0] if summary["seeds"] else 0
+    place = folder if seed == 0 else folder / f"seed_{seed}"
+    if benchmark is not None:
+        files = [place / f"{task.results}_results.json" for task in benchmark.tasks]
+    else:
+        files = sorted(place.glob("task*_results.json"), key=lambda file: (len(file.name), file.name))
+    if len(files) != len(summary["tasks"]) or not all(file.is_file() for file in files):
+        return ()
+    try:
+        read = [read_json(file) for file in files]
+    except ValueError as error:
+        log.warning("%s", error)
+        return ()
+    if not all(isinstance(rows, list) and all(isinstance(row, dict) for row in rows) for rows in read):
+        log.warning("%s: results files of another shape are left out", place)
+        return ()
+    return tuple(tuple(rows) for rows in read)
