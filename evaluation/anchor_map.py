@@ -51,8 +51,8 @@ def write_anchor_map(
     inputs: Inputs,
     config: RouterConfig,
 ) -> None:
-    """Write anchor_map.json for the anchors of a study and up to MOST test samples of each task, evenly spaced
-    in their file; nothing where an anchor is missing."""
+    """Write anchor_map.json for the anchors of a study and up to MOST test samples of each task, evenly
+    spaced in their file; nothing where an anchor is missing."""
     files = [stored_anchor(folders.anchors("anchor_moe"), task.id) for task in tasks]
     if not all(path.is_file() for path in files):
         return

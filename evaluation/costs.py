@@ -1,5 +1,5 @@
-"""What a study cost, kept in costs.json beside the results: every expert's parameters and hours, from the record
-beside it, and the time that answering took."""
+"""What a study cost, kept in costs.json beside the results: every expert's parameters and hours, from the
+record beside it, and the time that answering took."""
 
 from __future__ import annotations
 

@@ -37,6 +37,7 @@ from evaluation.arguments import add_generation_flags, add_router_flags, generat
 from evaluation.costs import record_costs, training_costs
 from evaluation.expert_loading import load_experts
 from evaluation.ranks import Ranks, count_jobs, fix_threads, launched
+from evaluation.report.writing import write_pages
 from evaluation.result_files import MethodResult, write_report
 from evaluation.scoring.normalised import NO_ALIASES, Aliases
 from evaluation.scoring.routing import RoutingRecord
@@ -129,10 +130,11 @@ def main(arguments: argparse.Namespace) -> None:
         summary = write_report(
             arguments.results, benchmark.name, names, seeds, results, record, [t.id for t in benchmark.tasks]
         )
+        pages = write_pages([arguments.results], arguments.results)
     print(format_summary(summary))
     if arguments.failed_answers == "drop":
         log.warning("failed answers are left out of every denominator, as published; see the column failed")
-    log.info("report in %s, %.0f s", arguments.results, time.monotonic() - started)
+    log.info("report in %s, %.0f s; page: %s", arguments.results, time.monotonic() - started, pages[0])
     if preset == "tiny":
         log.info(
             "backbone: the embedded tiny one (%s); published checkpoints were not there",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation.report.document import Chapter, Document
+from evaluation.report.document import Cell, Chapter, Document
 from evaluation.report.evidence import cost_section, leakage_section, notes_chapter, provenance_section
 from evaluation.report.examples import examples_section
 from evaluation.report.reading import Results
@@ -21,8 +21,8 @@ def build_document(found: Sequence[Results], examples: int = EXAMPLES, media: bo
     chapters = [_chapter(results, most, media) for results, most in zip(found, each, strict=True)]
     names = ", ".join(chapter.title for chapter in chapters)
     lead = (
-        "Experts picked by the data, without a learned gate and without task labels. Every number stands in the "
-        "summary.json of its evaluation; what is missing is said where it would stand."
+        "Experts picked by the data, without a learned gate and without task labels. Every number stands "
+        "in the summary.json of its evaluation; what is missing is said where it would stand."
     )
     return Document(
         f"Continual audio-visual question answering: {names}", lead, (*chapters, notes_chapter(found))
@@ -36,9 +36,9 @@ def _chapter(results: Results, examples: int, media: bool) -> Chapter:
     seeds = len(summary["seeds"])
     about = summary["provenance"]
     lead = (
-        f"{len(results.tasks)} tasks in this order: {', '.join(results.tasks)}. {seeds} seed{'s' * (seeds != 1)}, "
-        f"split {about.get('split', 'test')}, protocol: after each task, all tasks so far and the next one are asked "
-        "without task labels."
+        f"{len(results.tasks)} tasks in this order: {', '.join(results.tasks)}. {seeds} "
+        f"seed{'s' * (seeds != 1)}, split {about.get('split', 'test')}, protocol: after each task, all "
+        "tasks so far and the next one are asked without task labels."
     )
     return Chapter(
         key=f"r-{results.name}",
@@ -56,11 +56,11 @@ def _chapter(results: Results, examples: int, media: bool) -> Chapter:
             leakage_section(results),
             provenance_section(results),
         ),
-        figures=_headline(results),
+        headline=_headline(results),
     )
 
 
-def _headline(results: Results) -> tuple[tuple[str, str, str], ...]:
+def _headline(results: Results) -> tuple[tuple[str, Cell, str], ...]:
     entry = results.methods.get(TESTED)
     if entry is None:
         return ()
@@ -72,6 +72,6 @@ def _headline(results: Results) -> tuple[tuple[str, str, str], ...]:
     }
     shown = {"routing_accuracy": "routing", "n": "n"}
     return tuple(
-        (shown.get(key, key), number(entry.get(key), entry.get(f"{key}_std"), count=key == "n").line, text)
+        (shown.get(key, key), number(entry.get(key), entry.get(f"{key}_std"), count=key == "n"), text)
         for key, text in named.items()
     )

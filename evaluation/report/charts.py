@@ -1,7 +1,8 @@
 """Small pictures as inline SVG: curves, bars and maps, coloured by the page's style sheet.
 
-Classes s0, s1, ... are the styles of series in style.css; beyond the last the colours start again, and dashes and
-markers still tell two series apart. Text is real text; every picture has a name for those who do not see it.
+Classes s0, s1, ... are the styles of series in style.css; beyond the last the colours start again, and
+dashes and markers still tell two series apart. Text is real text; every picture has a name for those who do
+not see it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from evaluation.report.markup import Markup, join, tag
 STYLES = 10  # colours of series in style.css
 DASHES = (None, "7 3", "2 3", "9 3 2 3")
 LEFT, TOP, WIDTH, HEIGHT = 34, 28, 250, 132  # of the field in a curve picture, user units
+LABEL = 14  # height of a label on a map
 FULL_WIDTH, FULL_HEIGHT = LEFT + WIDTH + 16, TOP + HEIGHT + 40
 
 
@@ -69,7 +71,7 @@ def scatter(
     points: Sequence[tuple[int, float, float, bool]],
     anchors: Sequence[tuple[int, float, float, str]],
 ) -> Markup:
-    """A map: samples as (style, x, y, routed right), anchors as (style, x, y, name); one scale for both axes."""
+    """A map: samples as (style, x, y, routed right), anchors as (style, x, y, name); one scale for both."""
     side, margin = 268, 26
     xs = [point[1] for point in (*points, *anchors)]
     ys = [point[2] for point in (*points, *anchors)]
@@ -87,14 +89,13 @@ def scatter(
     for style, px, py, right in points:
         x, y = place(px, py)
         parts.append(marker(style, x, y, 2.6, "sample") if right else _cross(style, x, y))
-    for style, px, py, _ in anchors:
-        x, y = place(px, py)
-        parts.append(tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=8, class_="halo"))
-        parts.append(marker(style, x, y, 6.5, "anchor"))
-    for style, px, py, name in anchors:
-        x, y = place(px, py)
+    placed = [(style, *place(px, py), name) for style, px, py, name in anchors]
+    parts += [marker(style, x, y, 7, "anchor") for style, x, y, _ in placed]
+    below = TOP - LABEL  # of the label above
+    for _, x, y, name in sorted(placed, key=lambda item: item[2]):
+        y = below = max(y, below + LABEL)  # no label on another
         ends = "end" if x > side * 0.66 else "start"
-        shift = -12 if ends == "end" else 12
+        shift = -13 if ends == "end" else 13
         parts.append(
             tag("text", _shortened(name, 18), x=f"{x + shift:.1f}", y=f"{y + 4:.1f}", class_=f"label {ends}")
         )

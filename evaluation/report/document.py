@@ -116,7 +116,7 @@ class Chapter:
     title: str
     lead: str
     sections: tuple[Section, ...]
-    figures: tuple[tuple[str, str, str], ...] = ()  # headline numbers: name, value, what it is
+    headline: tuple[tuple[str, Cell, str], ...] = ()  # numbers: name, value, what it is
 
 
 @dataclass(frozen=True)

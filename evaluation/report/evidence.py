@@ -20,10 +20,11 @@ from evaluation.report.leakage import Leakage, measure_leakage
 from evaluation.report.published import PUBLISHED
 from evaluation.report.reading import COSTS, Results
 from evaluation.report.routes import AGAIN
-from evaluation.report.scores import BETTER, number, title
+from evaluation.report.scores import BETTER, method_cell, number, title
 from evaluation.summary import TESTED
 
 NOT_RECORDED = "not recorded"
+APART = ("command", "data")  # of the provenance: shown in a way of their own
 
 
 def cost_section(results: Results) -> Section:
@@ -42,11 +43,13 @@ def cost_section(results: Results) -> Section:
         if own:
             rows.append(_cost_row(name, own, len(files)))
         else:
-            rows.append([title(name), "0", *[MISSING] * 4])
+            rows.append([method_cell(name), "0", *[MISSING] * 4])
     caption = (
-        "Experts trained for a seed, parameters of each and all of them, size of the files, and hours of training "
-        "a seed (mean over the seeds). Oracle routing uses the experts of the first row."
+        "Experts trained for a seed, parameters of each and all of them, size of the files, and hours of "
+        "training a seed (mean over the seeds)."
     )
+    if "oracle" in results.methods:
+        caption += f" Oracle routing uses the experts of {title(TESTED)}."
     header = ["method", "experts", "parameters each", "together", "MB", "hours"]
     devices = sorted({_hardware(cell) for entry in trained for cells in entry.values() for cell in cells})
     used = "; ".join(devices) or NOT_RECORDED
@@ -65,7 +68,7 @@ def _cost_row(name: str, cells: Sequence[Mapping[str, Any]], seeds: int) -> list
     times = [cell.get("seconds") for cell in cells]
     hours = [seconds for seconds in times if seconds is not None]
     return [
-        Cell(title(name), strong=name == TESTED),
+        method_cell(name, strong=name == TESTED),
         f"{len(cells) / seeds:g}",
         " to ".join(f"{count:,}" for count in dict.fromkeys((each[0], each[-1]))),
         f"{sum(cell['parameters'] for cell in cells) / seeds:,.0f}",
@@ -76,7 +79,7 @@ def _cost_row(name: str, cells: Sequence[Mapping[str, Any]], seeds: int) -> list
 
 def _hardware(made: Mapping[str, Any]) -> str:
     parts = [str(made.get("device") or "hardware not recorded")]
-    parts += [f"{made[key]} {key}" for key in ("threads", "processes") if made.get(key)]
+    parts += [f"{key} {made[key]}" for key in ("threads", "processes") if made.get(key)]
     return ", ".join(parts)
 
 
@@ -85,8 +88,8 @@ def _answering(made: Mapping[str, Any]) -> str:
     if not answers:
         return "Time of an answer: not recorded (every answer was there already)."
     return (
-        f"Answering: {1000 * seconds / answers:.0f} ms a question ({answers:,} distinct answers in {seconds:,.0f} s "
-        f"on {_hardware(made)}; questions in batches, encoding of the clips not counted)."
+        f"Answering: {1000 * seconds / answers:.0f} ms a question ({answers:,} distinct answers in "
+        f"{seconds:,.0f} s on {_hardware(made)}; questions in batches, encoding of the clips not counted)."
     )
 
 
@@ -145,9 +148,10 @@ def _leakage_table(results: Results, found: Leakage) -> Any:
         ]
     )
     caption = (
-        "Test questions whose exact text or whose clip (same files) training also has; and what answers without "
-        "seeing or hearing anything reach, percent, the last row being means over tasks: the answer most often given "
-        "to the very text in the task's training (else the task's most frequent one), and always the most frequent."
+        "Test questions whose exact text or whose clip (same files) training also has; and what answers "
+        "without seeing or hearing anything reach, percent, the last row being means over tasks: the "
+        "answer most often given to the very text in the task's training (else the task's most frequent "
+        "one), and always the most frequent."
     )
     return table(caption, header, rows)
 
@@ -157,8 +161,8 @@ def _text_alone(results: Results, found: Leakage) -> list[Block]:
     clips = sum(task.clip_anywhere for task in found.tasks)
     texts = sum(task.text_anywhere for task in found.tasks)
     statement = (
-        f"Of {total} test questions, {texts} are worded exactly as a training question and {clips} are about a clip "
-        "that training shows."
+        f"Of {total} test questions, {texts} are worded exactly as a training question and {clips} are "
+        "about a clip that training shows."
     )
     blind = results.methods.get("blind")
     if blind is None:
@@ -177,10 +181,11 @@ def _text_alone(results: Results, found: Leakage) -> list[Block]:
         Text(statement, "key"),
         Text(
             "No router that sees the exact text only can be right on more than "
-            f"{bound['micro']:.2f} percent of the test questions ({bound['macro']:.2f} as mean over tasks), as tasks "
-            f"share texts{routed}."
+            f"{bound['micro']:.2f} percent of the test questions ({bound['macro']:.2f} as mean over "
+            f"tasks), as tasks share texts{routed}."
             if bound["micro"] < 100
-            else f"No two tasks share a test question's text, so that text alone could route all of them{routed}."
+            else "No two tasks share a test question's text, so that text alone could route all of "
+            f"them{routed}."
         ),
     ]
 
@@ -188,7 +193,8 @@ def _text_alone(results: Results, found: Leakage) -> list[Block]:
 def provenance_section(results: Results) -> Section:
     """What was run, on what, and the command that repeats it."""
     about = results.summary["provenance"]
-    rows = [[key.replace("_", " "), plain(value)] for key, value in about.items() if key != "command"]
+    rows = [[key.replace("_", " "), plain(value)] for key, value in about.items() if key not in APART]
+    rows += [[f"SHA-256 of {name}", str(digest)] for name, digest in (about.get("data") or {}).items()]
     seeds = plain(results.summary["seeds"])
     rows = [["benchmark", str(results.summary["benchmark"])], ["seeds", seeds], *rows]
     blocks: list[Block] = [table("What the numbers depend on", ["what", "value"], rows, left=2)]
@@ -234,8 +240,8 @@ def notes_chapter(found: Sequence[Results]) -> Chapter:
         for name, formula in formulas.items()
     ]
     caption = (
-        "R[k][i] is the accuracy in percent on task i after learning task k of T. Failed and empty answers count as "
-        "wrong. AF and FM are positive where something was forgotten, BWT is negative then."
+        "R[k][i] is the accuracy in percent on task i after learning task k of T. Failed and empty answers "
+        "count as wrong. AF and FM are positive where something was forgotten, BWT is negative then."
     )
     known = [
         [item.benchmark, f"{item.MA:.2f}", f"{item.AF:.2f}", item.source, plain(item.questions)]

@@ -1,7 +1,7 @@
 """Single questions with what was answered, failures first, and a few frames of their clips.
 
-Chosen are, task after task in turn, questions that went to another task's expert, then other wrong answers, and in
-the last quarter right ones; within a task in the order of the file.
+Chosen are, task after task in turn, questions that went to another task's expert, then other wrong answers,
+and in the last quarter right ones; within a task in the order of the file.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def examples_section(results: Results, most: int, media: bool) -> Section:
     wrong = sum(not _right(row) for _, _, row in rows)
     seed = results.summary["seeds"][0] if results.summary["seeds"] else 0
     lead = (
-        f"{len(chosen)} of {len(rows)} test questions of seed {seed}, failures first; {wrong} of all are answered "
-        "wrongly."
+        f"{len(chosen)} of {len(rows)} test questions of seed {seed}, failures first; {wrong} of all are "
+        "answered wrongly."
     )
     blocks: list[Block] = [Text(lead)]
     if media and results.questions.benchmark is None:

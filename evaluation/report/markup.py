@@ -16,8 +16,8 @@ class Markup(str):
 
 
 def escape(text: object) -> Markup:
-    """Markup as it is, anything else with every special character escaped and every character that HTML does not
-    allow (control characters, lone surrogates) replaced."""
+    """Markup as it is, anything else with every special character escaped and every character that HTML
+    does not allow (control characters, lone surrogates) replaced."""
     if isinstance(text, Markup):
         return text
     return Markup(html.escape(_CONTROL.sub("\ufffd", str(text)), quote=True))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evaluation.report.document import (
+    PLUS_MINUS,
     Block,
     Cell,
     Chapter,
@@ -77,8 +78,8 @@ def _contents(document: Document) -> Markup:
 
 def _chapter(chapter: Chapter) -> Markup:
     numbers = [
-        tag("div", tag("dt", name), tag("dd", tag("b", value), tag("span", what)))
-        for name, value, what in chapter.figures
+        tag("div", tag("dt", name), tag("dd", tag("b", *_content(value)), tag("span", what)))
+        for name, value, what in chapter.headline
     ]
     return tag(
         "section",
@@ -127,7 +128,7 @@ def _table(table: Table) -> Markup:
     rows = [tag("tr", *_row(row, table.left)) for row in table.rows]
     shown = tag(
         "table",
-        tag("caption", table.caption),
+        tag("caption", tag("span", table.caption)),
         tag("thead", tag("tr", *header)),
         tag("tbody", *rows),
     )
@@ -151,7 +152,7 @@ def _row(row: tuple[Cell, ...], left: int) -> Iterator[Markup]:
 def _content(cell: Cell) -> Iterator[object]:
     yield cell.text
     if cell.spread:
-        yield tag("span", f" \u00b1 {cell.spread}", class_="spread")
+        yield tag("small", f"{PLUS_MINUS} {cell.spread}")
     if cell.note:
         yield tag("small", cell.note)
 

@@ -1,7 +1,7 @@
 """Published numbers, each with its source, for the column beside the measured ones.
 
-Protocols differ between papers by tens of points, so a published number stands beside a measured one only where
-the tasks and the number of test questions are those of the published split.
+Protocols differ between papers by tens of points, so a published number stands beside a measured one only
+where the tasks and the number of test questions are those of the published split.
 """
 
 from __future__ import annotations

@@ -75,8 +75,9 @@ def modality_section(results: Results) -> Section:
         for name, found in alone.items()
     ]
     caption = (
-        "Each modality alone: samples it would send to their own task (percent), samples that have it, its share "
-        "of the weight in the routing score, and the mean margin of the own task's score over the best other's."
+        "Each modality alone: samples it would send to their own task (percent), samples that have it, its "
+        "share of the weight in the routing score, and the mean margin of the own task's score over the "
+        "best other's."
     )
     chance = 100 / len(results.tasks)
     shown = {
@@ -123,9 +124,9 @@ def map_section(results: Results) -> Section:
     pictures = [_map(content, view, shown, order, named) for view, shown in content["views"].items()]
     share = "; ".join(f"{view} {100 * shown['shown']:.0f} %" for view, shown in content["views"].items())
     caption = (
-        f"Test samples (small) and anchors (large) where the router compares them ({content['metric']} features at "
-        "unit length), on the two directions in which the anchors differ most. Crosses: sent to another task's "
-        f"expert. The plane holds this share of the anchors' variance: {share}."
+        f"Test samples (small) and anchors (large) where the router compares them ({content['metric']} "
+        "features at unit length), on the two directions in which the anchors differ most. Crosses: sent "
+        f"to another task's expert. The plane holds this share of the anchors' variance: {share}."
     )
     texts: list[Block] = [Figure(tuple(pictures), caption, legend(named, line=False))]
     if content.get("chosen") is None:

@@ -25,6 +25,7 @@ from evaluation.summary import METHOD_TITLES, TESTED
 from evaluation.tables import COLUMNS, format_interval, format_number, has_stages
 
 BETTER = {"MA": UP, "AF": DOWN, "Avg": UP, "FM": DOWN, "BWT": UP, "FWT": UP, "routing_accuracy": UP}
+SPACE = "\u00a0"  # that is not broken
 METRICS = ("MA", "AF", "Avg", "FM", "BWT", "FWT", "routing_accuracy")
 SIGNIFICANT = 0.01
 BOUNDS = ("oracle", "joint")  # what the method could reach at most: given the task, or all tasks at once
@@ -33,6 +34,17 @@ BOUNDS = ("oracle", "joint")  # what the method could reach at most: given the t
 def title(name: str) -> str:
     """A method as readers know it; one without a title by its own name."""
     return METHOD_TITLES.get(name, name.replace("_", " "))
+
+
+def short(name: str) -> str:
+    """A method's title without what stands in brackets."""
+    return title(name).partition(" (")[0]
+
+
+def method_cell(name: str, note: str = "", strong: bool = False) -> Cell:
+    """A method's title as a cell: what stands in brackets, and a note, as the smaller second line."""
+    short, _, more = title(name).partition(" (")
+    return Cell(short, note="; ".join(filter(None, (more.removesuffix(")"), note))), strong=strong)
 
 
 def number(value: float | None, std: float | None = None, *, count: bool = False, **more: Any) -> Cell:
@@ -45,7 +57,7 @@ def main_table(results: Results) -> Table:
     """A row for each method: final accuracy on each task, then the metrics, then the published ones."""
     known = comparable(results.summary)
     header: list[str | Cell] = ["method", *results.tasks]
-    header += [Cell(f"{COLUMNS[name]} {BETTER[name]}") for name in METRICS] + ["failed"]
+    header += [Cell(f"{COLUMNS[name]}{SPACE}{BETTER[name]}") for name in METRICS] + ["failed"]
     header += [Cell("published MA"), Cell("published AF")] if known else []
     rows = [_row(name, entry) for name, entry in results.methods.items()]
     if known:
@@ -53,7 +65,8 @@ def main_table(results: Results) -> Table:
             there = name == known.method
             row += [number(known.MA if there else None), number(known.AF if there else None)]
     for name, reason in results.summary.get("not_run", {}).items():
-        rows.append([Cell(title(name), note=reason or "not run"), *[Cell("")] * (len(header) - 1)])
+        not_run = f"not run: {reason}" if reason else "not run"
+        rows.append([method_cell(name, not_run), *[Cell("")] * (len(header) - 1)])
     seeds = len(results.summary["seeds"])
     spread = ", mean and standard deviation over the seeds" if seeds > 1 else ""
     caption = (
@@ -66,7 +79,7 @@ def main_table(results: Results) -> Table:
 def _row(name: str, entry: Mapping[str, Any]) -> list[Cell]:
     strong = name == TESTED
     std = entry.get("matrix_std") or [[None] * len(entry["matrix"])]
-    cells = [Cell(title(name), note=entry.get("note", ""), strong=strong)]
+    cells = [method_cell(name, entry.get("note", ""), strong)]
     cells += [
         number(value, deviation, strong=strong)
         for value, deviation in zip(entry["matrix"][-1], std[-1], strict=True)
@@ -93,8 +106,8 @@ def _published(results: Results) -> Text:
     known = comparable(results.summary)
     if known:
         return Text(
-            f"Published: {known.source} ({known.benchmark}). It is the same split; the backbone and the settings "
-            "of the rows measured here stand under Provenance."
+            f"Published: {known.source} ({known.benchmark}). It is the same split; the backbone and the "
+            "settings of the rows measured here stand under Provenance."
         )
     others = "; ".join(f"{item.benchmark} MA {item.MA:.2f}, AF {item.AF:.2f}" for item in PUBLISHED)
     return Text(
@@ -108,7 +121,7 @@ def tests_table(results: Results) -> Table | None:
     tests = results.summary.get("tests") or {}
     rows = [
         [
-            title(name),
+            method_cell(name),
             Cell(f"{test['MA_difference']:+.2f}", note=format_interval(test["MA_difference_interval"])),
             _p(test["p"]),
             Cell(_p(test["p_holm"]), strong=test["p_holm"] < SIGNIFICANT),
@@ -116,15 +129,16 @@ def tests_table(results: Results) -> Table | None:
         for name, test in tests.items()
     ]
     caption = (
-        f"MA of {title(TESTED)} minus that of each other method, percent points, with 95 % interval; two-sided "
-        "paired sign-flip test on the same questions, p also with Holm's correction for all the rows."
+        f"MA of {title(TESTED)} minus that of each other method, percent points, with 95 % interval; "
+        "two-sided paired sign-flip test on the same questions, p also with Holm's correction for all the "
+        "rows."
     )
     header = ["against", "difference in MA", "p", "p (Holm)"]
     return table(caption, header, rows) if rows else None
 
 
 def _p(value: float) -> str:
-    return f"{value:.2g}" if value >= 0.001 else f"{value:.1e}"
+    return f"{value:.2g}" if value >= 0.0001 else f"{value:.1e}"
 
 
 def ahead(results: Results) -> list[str]:
@@ -139,20 +153,21 @@ def ahead(results: Results) -> list[str]:
     texts = []
     if sure:
         texts.append(
-            f"{_capital(title(TESTED))} is ahead (p < {SIGNIFICANT} after Holm's correction) of: {_list(sure)}."
+            f"{_capital(title(TESTED))} is ahead (p < {SIGNIFICANT} after Holm's correction) of: "
+            f"{_list(sure)}."
         )
     texts.append(
         f"Where ours is not ahead: {_list(behind) if behind else 'nowhere, among the methods that ran'}."
     )
     if any(name in BOUNDS for name in behind):
-        named = " and ".join(title(name) for name in BOUNDS if name in behind)
+        named = " and ".join(short(name) for name in BOUNDS if name in behind)
         texts[-1] += f" Of these, {named} are bounds: they know the task, or see all tasks at once."
     return texts
 
 
 def _list(tests: Mapping[str, Mapping[str, Any]]) -> str:
     return "; ".join(
-        f"{title(name)} ({test['MA_difference']:+.2f} points, p = {_p(test['p_holm'])})"
+        f"{short(name)} ({test['MA_difference']:+.2f} points, p = {_p(test['p_holm'])})"
         for name, test in tests.items()
     )
 
@@ -165,8 +180,9 @@ def matrices_section(results: Results) -> Section:
     """A coloured table for each method that was measured after every task."""
     tables = tuple(_matrix(results, name) for name in staged(results))
     text = Text(
-        "Rows are stages (after which task), columns the tasks asked about; the cell right of the diagonal is the "
-        "next task before it is learned. Darker is better. Methods without stages stand in the table above."
+        "Rows are stages (after which task), columns the tasks asked about; the cell right of the diagonal "
+        "is the next task before it is learned. The stronger the colour, the better. Methods without stages stand in the "
+        "table above."
     )
     return Section("matrices", "Accuracy matrices", (text, Side(tables)) if tables else (text,))
 
@@ -179,7 +195,7 @@ def staged(results: Results) -> list[str]:
 def _matrix(results: Results, name: str) -> Table:
     rows = [
         [
-            Cell(f"after {task}"),
+            Cell(task),
             *(
                 Cell("") if value is None else Cell(f"{value:.1f}", heat=value / 100)
                 for value in results.methods[name]["matrix"][stage]
@@ -187,7 +203,7 @@ def _matrix(results: Results, name: str) -> Table:
         ]
         for stage, task in enumerate(results.tasks)
     ]
-    return table(f"{title(name)}, percent", ["", *results.tasks], rows)
+    return table(f"{title(name)}, percent", ["after", *results.tasks], rows)
 
 
 def forgetting_section(results: Results) -> Section:
@@ -209,8 +225,9 @@ def forgetting_section(results: Results) -> Section:
         }
         pictures.append(curves(task, tasks, lines))
     caption = (
-        "Accuracy in percent on the task named above each picture, after learning the tasks below it; first the "
-        "mean over all tasks learned so far. A curve that falls is forgetting. Ours is the thick line."
+        "Accuracy in percent on the task named above each picture, after learning the tasks below it; "
+        "first the mean over all tasks learned so far. A curve that falls is forgetting. Ours is the thick "
+        "line."
     )
     named = legend({styles[name]: title(name) for name in reversed(names)})
     return Section("forgetting", "Forgetting", (Figure(tuple(pictures), caption, named),))
