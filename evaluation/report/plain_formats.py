@@ -56,8 +56,8 @@ def to_markdown(document: Document) -> str:
 
 
 def to_latex(document: Document) -> str:
-    r"""The report as LaTeX to be read by \input; its tables need \usepackage{booktabs}."""
-    parts = [r"% needs \usepackage{booktabs}; wide tables may want \resizebox or a landscape page"]
+    """The report as LaTeX to be read by another file; its tables need the packages booktabs and graphicx."""
+    parts = [r"% \input this; needs \usepackage[T1]{fontenc} and \usepackage{booktabs,graphicx}"]
     for chapter, section in _sections(document):
         if section is chapter.sections[0]:
             parts += [rf"\section{{{escape_latex(chapter.title)}}}", escape_latex(chapter.lead)]
@@ -96,7 +96,9 @@ def _blocks(
 
 
 def _cell(cell: Cell) -> str:
-    return f"{cell.line} {cell.note}".strip()
+    """A cell in one line, its note in brackets."""
+    note = cell.note if cell.note.startswith("[") or not cell.note else f"({cell.note})"
+    return f"{cell.line} {note}".strip()
 
 
 def _markdown_table(table: Table) -> str:
@@ -112,29 +114,52 @@ def _markdown_code(code: Code) -> str:
 
 
 def _latex_table(table: Table) -> str:
-    columns = "".join("r" if column >= table.left else "l" for column in range(len(table.header)))
-    rows = [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in (table.header, *table.rows)]
+    """A table in booktabs style, shrunk to the width of the line where it is wider."""
+    texts = table.left == len(table.header)  # then the last column may be long
+    columns = "l" * (table.left - texts) + "r" * (len(table.header) - table.left)
+    columns += r"p{0.62\linewidth}" if texts else ""
+    rows = [" & ".join(_latex_row(row, table.left)) + r" \\" for row in (table.header, *table.rows)]
     lines = [
         r"\begin{table}[ht]",
         r"\centering\small",
         rf"\caption{{{escape_latex(table.caption)}}}",
-        rf"\begin{{tabular}}{{{columns}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}[t]{{{columns}}}",
         r"\toprule",
         rows[0],
         r"\midrule",
         *rows[1:],
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\end{table}",
     ]
     return "\n".join(lines)
 
 
-def _latex_cell(cell: Cell) -> str:
-    text = re.sub(r"(?<!\w)-(?=\d)", "$-$", escape_latex(_cell(cell)))
-    return rf"\textbf{{{text}}}" if cell.strong and text else text
+def _latex_row(row: tuple[Cell, ...], left: int) -> Iterator[str]:
+    """The cells of a row; the spread and the note of a number stand under it."""
+    for column, cell in enumerate(row):
+        if column < left:
+            yield _latex_text(_cell(cell), cell.strong)
+            continue
+        parts = [_latex_text(cell.text, cell.strong)]
+        parts += [rf"\scriptsize $\pm$ {_latex_text(cell.spread)}"] if cell.spread else []
+        parts += [rf"\scriptsize {_latex_text(cell.note)}"] if cell.note else []
+        stacked = r" \\ ".join(parts)
+        yield rf"\shortstack[r]{{{stacked}}}" if len(parts) > 1 else stacked
+
+
+def _latex_text(text: str, strong: bool = False) -> str:
+    """Words, those as long as a hash in pieces that may stand on different lines; true minus signs."""
+    words = [r"\allowbreak{}".join(map(escape_latex, _pieces(word))) for word in text.split()]
+    shown = re.sub(r"(?<![\w-])-(?=\d)", "$-$", " ".join(words))
+    return rf"\textbf{{{shown}}}" if strong and shown else shown
+
+
+def _pieces(word: str) -> list[str]:
+    return [word[start : start + 8] for start in range(0, len(word), 8)] if len(word) > 20 else [word]
 
 
 def _latex_code(code: Code) -> str:
-    lines = r"\\".join(rf"\texttt{{{escape_latex(line)}}}" for line in code.text.splitlines())
-    return rf"{escape_latex(code.caption)}: {lines}"
+    lines = r" \\ ".join(rf"\texttt{{{_latex_text(line)}}}" for line in code.text.splitlines())
+    return rf"{escape_latex(code.caption)}: {{\small\raggedright {lines}\par}}"

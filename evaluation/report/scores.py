@@ -28,7 +28,7 @@ BETTER = {"MA": UP, "AF": DOWN, "Avg": UP, "FM": DOWN, "BWT": UP, "FWT": UP, "ro
 SPACE = "\u00a0"  # that is not broken
 METRICS = ("MA", "AF", "Avg", "FM", "BWT", "FWT", "routing_accuracy")
 SIGNIFICANT = 0.01
-BOUNDS = ("oracle", "joint")  # what the method could reach at most: given the task, or all tasks at once
+BOUNDS = {"oracle": "given the task", "joint": "sees all tasks at once"}  # what could be reached at most
 
 
 def title(name: str) -> str:
@@ -64,9 +64,6 @@ def main_table(results: Results) -> Table:
         for row, name in zip(rows, results.methods, strict=True):
             there = name == known.method
             row += [number(known.MA if there else None), number(known.AF if there else None)]
-    for name, reason in results.summary.get("not_run", {}).items():
-        not_run = f"not run: {reason}" if reason else "not run"
-        rows.append([method_cell(name, not_run), *[Cell("")] * (len(header) - 1)])
     seeds = len(results.summary["seeds"])
     spread = ", mean and standard deviation over the seeds" if seeds > 1 else ""
     caption = (
@@ -93,7 +90,11 @@ def _row(name: str, entry: Mapping[str, Any]) -> list[Cell]:
 
 def results_section(results: Results) -> Section:
     """The table, what is published, and where ours is not ahead."""
-    blocks: list[Block] = [main_table(results), _published(results)]
+    blocks: list[Block] = [main_table(results)]
+    if absent := results.summary.get("not_run"):
+        named = [f"{short(name)} ({why})" if why else short(name) for name, why in absent.items()]
+        blocks.append(Text(f"Not run: {'; '.join(named)}.", "gap"))
+    blocks.append(_published(results))
     tested = tests_table(results)
     if tested is None:
         blocks.append(Text("No paired tests: the summary has no answers of single questions.", "gap"))
@@ -159,9 +160,9 @@ def ahead(results: Results) -> list[str]:
     texts.append(
         f"Where ours is not ahead: {_list(behind) if behind else 'nowhere, among the methods that ran'}."
     )
-    if any(name in BOUNDS for name in behind):
-        named = " and ".join(short(name) for name in BOUNDS if name in behind)
-        texts[-1] += f" Of these, {named} are bounds: they know the task, or see all tasks at once."
+    bounds = [f"{short(name)} ({why})" for name, why in BOUNDS.items() if name in behind]
+    if bounds:
+        texts[-1] += f" Bounds on what is possible among these: {', '.join(bounds)}."
     return texts
 
 
@@ -181,8 +182,8 @@ def matrices_section(results: Results) -> Section:
     tables = tuple(_matrix(results, name) for name in staged(results))
     text = Text(
         "Rows are stages (after which task), columns the tasks asked about; the cell right of the diagonal "
-        "is the next task before it is learned. The stronger the colour, the better. Methods without stages stand in the "
-        "table above."
+        "is the next task before it is learned. The stronger the colour, the better. Methods without "
+        "stages stand in the table above."
     )
     return Section("matrices", "Accuracy matrices", (text, Side(tables)) if tables else (text,))
 

@@ -1,0 +1,88 @@
+"""What the report reads: bad input stops it before the work, what may be missing is said."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from evaluation.report.build import build_document
+from evaluation.report.document import Text
+from evaluation.report.reading import Results, read_all_results
+from evaluation.report.writing import write_pages
+
+Write = Callable[..., Path]
+
+
+def gaps(results: Results) -> dict[str, str]:
+    """Section -> what it says is missing."""
+    chapter = build_document([results]).chapters[0]
+    return {
+        section.key: block.text
+        for section in chapter.sections
+        for block in section.blocks
+        if isinstance(block, Text) and block.kind == "gap"
+    }
+
+
+def test_bad_input_is_told_at_once(write_results: Write, tmp_path: Path) -> None:
+    good = write_results()
+    empty, damaged, other = tmp_path / "empty", tmp_path / "damaged", tmp_path / "x" / "AVQA"
+    for folder in (empty, damaged, other):
+        folder.mkdir(parents=True)
+    (damaged / "summary.json").write_bytes((good / "summary.json").read_bytes()[:500])
+    (other / "summary.json").write_bytes((good / "summary.json").read_bytes())
+    with pytest.raises(ValueError) as caught:
+        write_pages([good, empty, damaged, other], tmp_path / "out")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3 and not (tmp_path / "out").exists()
+    assert f"{empty}/summary.json: no such file; evaluate first" in lines[0]
+    assert f"{damaged}/summary.json: not readable as JSON" in lines[1]
+    assert f"{other}: named 'AVQA' as {good} is; rename one of the two" in lines[2]
+
+
+def test_a_file_of_another_shape(write_results: Write) -> None:
+    file = write_results() / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["methods"]["blind"]["matrix"][1] = [1.0]
+    file.write_text(json.dumps(summary))
+    with pytest.raises(ValueError, match=r"method 'blind' has no accuracy matrix of 2 x 2 cells; evaluate"):
+        read_all_results([file.parent])
+    for content in ("[1]", "{}", '{"tasks": 3}'):
+        file.write_text(content)
+        with pytest.raises(ValueError, match="no summary of an evaluation, benchmark"):
+            read_all_results([file.parent])
+
+
+def test_everything_there(write_results: Write) -> None:
+    [results] = read_all_results([write_results()])
+    assert [len(rows) for rows in results.answers] == [2, 2] and results.costs and results.anchor_map
+    assert [len(group) for group in (*results.questions.train, *results.questions.test)] == [2] * 4
+    assert results.questions.changed == ("test_0.json",)
+    found = gaps(results)
+    assert found.keys() == {"results", "leakage", "provenance"}
+    assert "changed since the evaluation: test_0.json" in found["leakage"]
+
+
+def test_a_summary_alone(write_results: Write, tmp_path: Path) -> None:
+    """A summary.json kept elsewhere makes a report too; every part that needs more says so."""
+    summary = json.loads((write_results() / "summary.json").read_text())
+    summary["provenance"]["benchmark_file"] = str(tmp_path / "gone.json")
+    (tmp_path / "kept.json").write_text(json.dumps(summary))
+    [results] = read_all_results([tmp_path / "kept.json"])
+    assert (results.name, results.folder) == ("kept", None)
+    found = gaps(results)
+    assert found.keys() == {"results", "modalities", "map", "cost", "examples", "leakage", "provenance"}
+    assert "gone.json: no such file" in found["leakage"]
+    assert "a summary file alone was given" in found["map"]
+    assert len(write_pages([tmp_path / "kept.json"], tmp_path / "out")) == 3
+
+
+def test_damaged_beside_the_summary(write_results: Write, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_results()
+    for name in ("anchor_map.json", "costs.json", "task1_x_results.json"):
+        (folder / name).write_text("{")
+    with caplog.at_level(logging.WARNING):
+        [results] = read_all_results([folder])
+    assert len(caplog.records) == 3 and {"map", "cost", "examples"} <= gaps(results).keys()
