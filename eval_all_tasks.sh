@@ -15,7 +15,8 @@ usage() {
 usage: [NAME=VALUE ...] bash eval_all_tasks.sh [FLAGS of evaluation/eval_all.py]
 
 Answers the test questions after every task, without task labels, and writes RESULTS/taskK_NAME_results.json, summary.json,
-summary.md and pictures. Answers are kept as they come: started again, it answers only what is missing.
+summary.md, pictures and the report (report.html, .md, .tex; docs/report.md). Answers are kept as they come: started again, it
+answers only what is missing.
 
   CHECKPOINTS=DIR   backbone (checkpoints: the published files if they are there, else the embedded tiny backbone)
   BENCHMARK=FILE    benchmark file (data_sample/avqa.json)

@@ -14,6 +14,7 @@ from evaluation.report.markup import Markup, join, tag
 STYLES = 10  # colours of series in style.css
 DASHES = (None, "7 3", "2 3", "9 3 2 3")
 LEFT, TOP, WIDTH, HEIGHT = 34, 28, 250, 132  # of the field in a curve picture, user units
+NAMED_STAGES = 6  # more stages than these are numbered
 LABEL = 14  # height of a label on a map
 FULL_WIDTH, FULL_HEIGHT = LEFT + WIDTH + 16, TOP + HEIGHT + 40
 
@@ -32,7 +33,8 @@ def curves(title: str, stages: Sequence[str], lines: Mapping[int, Sequence[float
         parts.append(tag("line", x1=LEFT, x2=LEFT + WIDTH, y1=y(value), y2=y(value), class_="grid"))
         parts.append(tag("text", value, x=LEFT - 6, y=y(value) + 4, class_="end"))
     for stage, name in enumerate(stages):
-        parts.append(tag("text", _short(name, len(stages)), x=x(stage), y=TOP + HEIGHT + 18, class_="middle"))
+        name = _shortened(name, 36 // len(stages)) if len(stages) <= NAMED_STAGES else str(stage + 1)
+        parts.append(tag("text", name, x=x(stage), y=TOP + HEIGHT + 18, class_="middle"))
     for style, values in lines.items():
         points = [(x(stage), y(value)) for stage, value in enumerate(values) if value is not None]
         parts.append(
@@ -158,10 +160,6 @@ def picture(label: str, width: float, height: float, parts: Sequence[Markup]) ->
         class_="picture",
         style=f"max-width:{1.25 * width:g}px",
     )
-
-
-def _short(name: str, count: int) -> str:
-    return _shortened(name, max(3, 36 // max(count, 1)))
 
 
 def _shortened(name: str, most: int) -> str:

@@ -26,6 +26,7 @@ from evaluation.report.markup import Markup, join, tag
 
 STYLE = Path(__file__).with_name("style.css")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"  # no script, nothing from elsewhere
+WIDE = 7  # columns from which a table does not share the width of the page
 VERDICTS = {"right": "right", "wrong": "wrong", "failed": "no answer"}
 
 
@@ -106,7 +107,8 @@ def _block(block: Block) -> Markup:
         case Table():
             return _table(block)
         case Side(tables):
-            return tag("div", *map(_table, tables), class_="side")
+            wide = any(len(table.header) > WIDE for table in tables)
+            return tag("div", *map(_table, tables), class_="side wide" if wide else "side")
         case Text(text, kind):
             return tag("p", text, class_=None if kind == "plain" else kind)
         case Code(text, caption):

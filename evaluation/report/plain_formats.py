@@ -146,7 +146,8 @@ def _latex_row(row: tuple[Cell, ...], left: int) -> Iterator[str]:
         parts += [rf"\scriptsize $\pm$ {_latex_text(cell.spread)}"] if cell.spread else []
         parts += [rf"\scriptsize {_latex_text(cell.note)}"] if cell.note else []
         stacked = r" \\ ".join(parts)
-        yield rf"\shortstack[r]{{{stacked}}}" if len(parts) > 1 else stacked
+        stack = rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{stacked}\end{{tabular}}"
+        yield stack if len(parts) > 1 else stacked
 
 
 def _latex_text(text: str, strong: bool = False) -> str:

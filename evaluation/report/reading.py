@@ -112,7 +112,7 @@ def _name(path: Path) -> str:
 
 def _read(path: Path, summary: dict[str, Any]) -> Results:
     folder = path if path.is_dir() else None
-    questions = _questions(summary["provenance"])
+    questions = _questions(summary)
     return Results(
         _name(path),
         folder,
@@ -136,14 +136,17 @@ def _optional(folder: Path | None, name: str) -> Mapping[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _questions(provenance: Mapping[str, Any]) -> Questions:
+def _questions(summary: Mapping[str, Any]) -> Questions:
     """The questions that were evaluated, and those of training."""
+    provenance = summary["provenance"]
     named = provenance.get("benchmark_file")
     if not named:
         return Questions(reason="the summary names no benchmark file")
     split = provenance.get("split", "test")
     try:
         benchmark = read_benchmark(named)
+        if [task.name for task in benchmark.tasks] != summary["tasks"]:
+            return Questions(reason=f"{named} names other tasks than the evaluation had")
         groups = {part: _samples(benchmark, part) for part in {"train", split} & set(SPLITS)}
     except InputError as error:
         return Questions(reason=f"the benchmark cannot be read here: {error.problems[0]}")

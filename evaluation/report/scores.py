@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.report.charts import curves, legend
+from evaluation.report.charts import NAMED_STAGES, curves, legend
 from evaluation.report.document import (
     DOWN,
     MISSING,
@@ -230,7 +230,9 @@ def forgetting_section(results: Results) -> Section:
         "first the mean over all tasks learned so far. A curve that falls is forgetting. Ours is the thick "
         "line."
     )
-    named = legend({styles[name]: title(name) for name in reversed(names)})
+    if len(tasks) > NAMED_STAGES:
+        caption += " Stages are numbered in the order of the tasks."
+    named = legend({style: title(name) for name, style in styles.items() if name in names})
     return Section("forgetting", "Forgetting", (Figure(tuple(pictures), caption, named),))
 
 

@@ -56,7 +56,8 @@ def test_what_stands_where() -> None:
     assert to_markdown(document).count("| ours (task given) | -1.5 \u00b1 0.2 \\[1, 2\\] |") == 2
     assert "````bash\na ``` b\n````" in to_markdown(document)
     under = r"\scriptsize $\pm$ 0.2 \\ \scriptsize {[}1, 2{]}"
-    row = rf"\textbf{{ours (task given)}} & \shortstack[r]{{$-$1.5 \\ {under}}} \\"
+    stack = rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}$-$1.5 \\ {under}\end{{tabular}}"
+    row = rf"\textbf{{ours (task given)}} & {stack} \\"
     assert to_latex(document).count(row) == 2
 
 

@@ -79,6 +79,16 @@ def test_a_summary_alone(write_results: Write, tmp_path: Path) -> None:
     assert len(write_pages([tmp_path / "kept.json"], tmp_path / "out")) == 3
 
 
+def test_a_benchmark_of_other_tasks_is_not_taken(write_results: Write) -> None:
+    file = write_results() / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["tasks"] = ["a", "b"]
+    file.write_text(json.dumps(summary))
+    [results] = read_all_results([file.parent])
+    assert "names other tasks than the evaluation had" in gaps(results)["leakage"]
+    assert len(results.answers) == 2  # found by their names
+
+
 def test_damaged_beside_the_summary(write_results: Write, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_results()
     for name in ("anchor_map.json", "costs.json", "task1_x_results.json"):
