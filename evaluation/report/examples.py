@@ -9,10 +9,13 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.samples import Sample
-from data.tags import remove_tags
+from data.benchmark import Benchmark
+from data.media_paths import MediaPaths
+from data.samples import Media, is_picture
+from data.tags import MediaKind, remove_tags
 from evaluation.report.document import MISSING, Block, Cell, Example, Gallery, Section, Table, Text, table
 from evaluation.report.markup import Markup, tag
 from evaluation.report.reading import Results
@@ -156,17 +159,18 @@ def _frames(
     results: Results, task: int, place: int, row: Mapping[str, Any]
 ) -> tuple[tuple[Markup, ...], str]:
     """Small pictures of the clip as data URIs, and why there are none."""
-    sample = _sample(results, task, place, row)
-    if sample is None:
-        return (), "" if results.questions.benchmark is None else "not in the benchmark's files"
-    seen = [item for item in sample.media if item.kind in ("video", "image")]
-    if not seen:
-        return (), "the question has no picture"
+    questions = results.questions
+    if questions.benchmark is None:
+        return (), ""  # said once, above the examples
+    known = questions.test[task][place] if place < len(questions.test[task]) else None
+    if known is None or (known.id, known.answer) != (str(row.get("id", place)), _expected(row)):
+        return (), "not in the benchmark's files"
     from data.media import MediaError, load_frames
 
     try:
-        pictures = load_frames(seen[0], FRAMES)
-    except MediaError as error:
+        media = _media(row, questions.files[task], questions.benchmark)
+        pictures = load_frames(media, FRAMES) if media else []
+    except (MediaError, ValueError) as error:
         return (), f"media not there or damaged: {error}"
     return tuple(
         tag(
@@ -176,16 +180,18 @@ def _frames(
             loading="lazy",
         )
         for number, picture in enumerate(pictures, start=1)
-    ), ""
+    ), "" if pictures else "the question has no picture"
 
 
-def _sample(results: Results, task: int, place: int, row: Mapping[str, Any]) -> Sample | None:
-    """The row's sample; None where the benchmark's files are not those of the results."""
-    groups = results.questions.test
-    if task >= len(groups) or place >= len(groups[task]):
+def _media(row: Mapping[str, Any], file: Path | None, benchmark: Benchmark) -> Media | None:
+    """The video or image of a row; None where it has none. Raises ValueError for a path that cannot be."""
+    kind: MediaKind = "video" if row.get("video") else "image"
+    value = row.get(kind)
+    if not value or file is None:
         return None
-    sample = groups[task][place]
-    return sample if sample.answer == _expected(row) and sample.id == str(row.get("id", place)) else None
+    resolver = MediaPaths(file.parent, benchmark.media_root, benchmark.media_prefix)
+    paths = [resolver.resolve(text) for text in ([value] if isinstance(value, str) else value)]
+    return Media(kind, tuple(paths) if kind == "video" and is_picture(paths[0]) else (paths[0],), True)
 
 
 def _data_uri(picture: Image) -> str:

@@ -1,6 +1,6 @@
 """How much of a test is known from training, and how far the text of a question alone goes.
 
-Texts are compared as written (without media tags, ends stripped), clips by the paths of their files; copies
+Texts are compared as written (without media tags, ends stripped), clips by the paths of their files: copies
 under other names are found by scripts/doctor.py, which compares contents.
 """
 
@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from data.doctor.questions import clip, text_bound
-from data.samples import Sample
+from data.doctor.questions import text_bound
+from evaluation.report.questions import Asked, Clip
 from evaluation.scoring.answers import is_correct, normalise_answer
 
 
@@ -37,44 +37,48 @@ class Leakage:
     routing_bound: dict[str, float]  # macro and micro: the best router of exact test texts, percent
 
 
-def measure_leakage(train: Sequence[Sequence[Sample]], test: Sequence[Sequence[Sample]]) -> Leakage:
+def measure_leakage(train: Sequence[Sequence[Asked]], test: Sequence[Sequence[Asked]]) -> Leakage:
     """Compare the test questions of every task with the training questions of all tasks.
 
     Raises ValueError unless both have the same tasks, each with test questions.
     """
     if len(train) != len(test) or not all(test):
         raise ValueError("leakage: every task needs test questions; add them to the benchmark file")
-    texts = Counter(text for group in train for text in _texts(group))
-    clips = {medium for group in train for sample in group for medium in clip(sample)}
-    asked = {(clip(sample), sample.question_text) for group in train for sample in group}
+    texts = {text for group in train for text in _texts(group)}
+    clips = {medium for group in train for sample in group for medium in sample.clips}
+    asked = {(sample.clips, sample.text) for group in train for sample in group}
     rows = tuple(_task(own, group, texts, clips, asked) for own, group in zip(train, test, strict=True))
     return Leakage(rows, text_bound([list(_texts(group)) for group in test]))
 
 
 def _task(
-    train: Sequence[Sample], test: Sequence[Sample], texts: Counter[str], clips: set, asked: set
+    train: Sequence[Asked],
+    test: Sequence[Asked],
+    texts: set[str],
+    clips: set[Clip],
+    asked: set[tuple[tuple[Clip, ...], str]],
 ) -> TaskLeakage:
     own_texts = set(_texts(train))
-    own_clips = {medium for sample in train for medium in clip(sample)}
+    own_clips = {medium for sample in train for medium in sample.clips}
     answers: dict[str, Counter[str]] = {}
     for sample in train:
-        answers.setdefault(sample.question_text, Counter())[normalise_answer(sample.answer)] += 1
+        answers.setdefault(sample.text, Counter())[normalise_answer(sample.answer)] += 1
     frequent = _top(normalise_answer(sample.answer) for sample in train)
     best = {text: _top(counts.elements()) for text, counts in answers.items()}
     return TaskLeakage(
         test=len(test),
         same_text=sum(text in own_texts for text in _texts(test)),
         text_anywhere=sum(text in texts for text in _texts(test)),
-        same_clip=sum(any(medium in own_clips for medium in clip(sample)) for sample in test),
-        clip_anywhere=sum(any(medium in clips for medium in clip(sample)) for sample in test),
-        same_question=sum((clip(sample), sample.question_text) in asked for sample in test),
-        look_up=_percent(is_correct(best.get(s.question_text, frequent), s.answer) for s in test),
+        same_clip=sum(any(medium in own_clips for medium in sample.clips) for sample in test),
+        clip_anywhere=sum(any(medium in clips for medium in sample.clips) for sample in test),
+        same_question=sum((sample.clips, sample.text) in asked for sample in test),
+        look_up=_percent(is_correct(best.get(s.text, frequent), s.answer) for s in test),
         most_frequent=_percent(is_correct(frequent, sample.answer) for sample in test),
     )
 
 
-def _texts(samples: Iterable[Sample]) -> Iterable[str]:
-    return (sample.question_text for sample in samples)
+def _texts(samples: Iterable[Asked]) -> Iterable[str]:
+    return (sample.text for sample in samples)
 
 
 def _top(answers: Iterable[str]) -> str | None:

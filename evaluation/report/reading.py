@@ -12,26 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.benchmark import SPLITS, Benchmark, read_benchmark
-from data.files import read_json, sha256_file
-from data.problems import InputError
-from data.samples import Sample, read_samples
+from data.benchmark import Benchmark
+from data.files import read_json
+from evaluation.report.questions import Questions, read_questions
 
 log = logging.getLogger(__name__)
 ANCHOR_MAP, COSTS = "anchor_map.json", "costs.json"  # what an evaluation leaves for the report
 ALL = "all"  # the view of the map with all modalities together
 NEEDED = ("benchmark", "tasks", "seeds", "methods", "formulas", "provenance")
-
-
-@dataclass(frozen=True)
-class Questions:
-    """The benchmark's questions as far as they can be read here."""
-
-    benchmark: Benchmark | None = None
-    train: tuple[tuple[Sample, ...], ...] = ()  # task after task; empty where a file is missing
-    test: tuple[tuple[Sample, ...], ...] = ()  # of the split that was evaluated
-    reason: str = ""  # why there are none
-    changed: tuple[str, ...] = ()  # test files that are not those that were evaluated
 
 
 @dataclass(frozen=True)
@@ -112,7 +100,7 @@ def _name(path: Path) -> str:
 
 def _read(path: Path, summary: dict[str, Any]) -> Results:
     folder = path if path.is_dir() else None
-    questions = _questions(summary)
+    questions = read_questions(summary)
     return Results(
         _name(path),
         folder,
@@ -134,36 +122,6 @@ def _optional(folder: Path | None, name: str) -> Mapping[str, Any] | None:
         log.warning("%s", error)
         return None
     return content if isinstance(content, dict) else None
-
-
-def _questions(summary: Mapping[str, Any]) -> Questions:
-    """The questions that were evaluated, and those of training."""
-    provenance = summary["provenance"]
-    named = provenance.get("benchmark_file")
-    if not named:
-        return Questions(reason="the summary names no benchmark file")
-    split = provenance.get("split", "test")
-    try:
-        benchmark = read_benchmark(named)
-        if [task.name for task in benchmark.tasks] != summary["tasks"]:
-            return Questions(reason=f"{named} names other tasks than the evaluation had")
-        groups = {part: _samples(benchmark, part) for part in {"train", split} & set(SPLITS)}
-    except InputError as error:
-        return Questions(reason=f"the benchmark cannot be read here: {error.problems[0]}")
-    known = provenance.get("data") or {}
-    files = [path for path in benchmark.files(split) if known.get(path.name)]
-    changed = tuple(path.name for path in files if sha256_file(path) != known[path.name])
-    return Questions(benchmark, groups["train"], groups.get(split, ()), changed=changed)
-
-
-def _samples(benchmark: Benchmark, split: str) -> tuple[tuple[Sample, ...], ...]:
-    files = [getattr(task, split) for task in benchmark.tasks]
-    return tuple(
-        tuple(read_samples(file, media_root=benchmark.media_root, media_prefix=benchmark.media_prefix))
-        if file
-        else ()
-        for file in files
-    )
 
 
 def _answers(

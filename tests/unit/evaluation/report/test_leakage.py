@@ -1,16 +1,13 @@
 """Leakage against a case counted by hand."""
 
-from pathlib import Path
-
 import pytest
 
-from data.samples import Media, Sample
 from evaluation.report.leakage import measure_leakage
+from evaluation.report.questions import Asked
 
 
-def sample(question: str, answer: str, clip: str) -> Sample:
-    media = (Media("video", (Path(clip),), True),)
-    return Sample("x", 0, Path("f"), f"<video>\n{question}", answer, media, {})
+def sample(question: str, answer: str, clip: str) -> Asked:
+    return Asked("x", question, answer, (("video", clip), ("voice", f"sound of {clip}")))
 
 
 def test_by_hand() -> None:
