@@ -122,10 +122,8 @@ def main(arguments: argparse.Namespace) -> None:
             )
         if not ranks.first:
             return
-        record = {
-            **provenance(round(time.monotonic() - started, 1)),
-            **about(benchmark, arguments, inputs, backbone),
-        }
+        record = provenance(round(time.monotonic() - started, 1))
+        record |= about(benchmark, arguments, inputs, backbone)
         names = [task.name for task in benchmark.tasks]
         summary = write_report(
             arguments.results, benchmark.name, names, seeds, results, record, [t.id for t in benchmark.tasks]
