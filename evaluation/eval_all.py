@@ -220,9 +220,9 @@ def evaluate_seed(
             answers = [[next(texts) for _ in stage.requests] for stage in plan.stages]
             results.append(method_result(plan, answers, tasks, drop_failed, aliases))
             if plan.name == "anchor_moe" and plan.stages and ranks.first:
-                write_results(arguments.results / ("" if seed == 0 else f"seed_{seed}"), plan, answers, tasks)
-                if seed == 0:
-                    write_anchor_map(arguments.results, tasks, tests, folders, inputs, router)
+                place = arguments.results / ("" if seed == 0 else f"seed_{seed}")
+                write_results(place, plan, answers, tasks)
+                write_anchor_map(place, tasks, tests, folders, inputs, router)
         if ranks.first:
             made_by = {
                 "device": provenance()["device"],

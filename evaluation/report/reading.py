@@ -101,13 +101,15 @@ def _name(path: Path) -> str:
 def _read(path: Path, summary: dict[str, Any]) -> Results:
     folder = path if path.is_dir() else None
     questions = read_questions(summary)
+    seed = summary["seeds"][0] if summary["seeds"] else 0
+    first = folder if folder is None or seed == 0 else folder / f"seed_{seed}"
     return Results(
         _name(path),
         folder,
         summary,
         questions,
-        _answers(folder, summary, questions.benchmark),
-        _optional(folder, ANCHOR_MAP),
+        _answers(first, summary, questions.benchmark),
+        _optional(first, ANCHOR_MAP),
         _optional(folder, COSTS),
     )
 
@@ -125,13 +127,11 @@ def _optional(folder: Path | None, name: str) -> Mapping[str, Any] | None:
 
 
 def _answers(
-    folder: Path | None, summary: Mapping[str, Any], benchmark: Benchmark | None
+    place: Path | None, summary: Mapping[str, Any], benchmark: Benchmark | None
 ) -> tuple[tuple[Mapping[str, Any], ...], ...]:
-    """The results files of the first seed, in task order; nothing unless every task has one."""
-    if folder is None:
+    """The results files in the first seed's folder, in task order; nothing unless every task has one."""
+    if place is None:
         return ()
-    seed = summary["seeds"][0] if summary["seeds"] else 0
-    place = folder if seed == 0 else folder / f"seed_{seed}"
     if benchmark is not None:
         files = [place / f"{task.results}_results.json" for task in benchmark.tasks]
     else:

@@ -79,6 +79,17 @@ def test_a_summary_alone(write_results: Write, tmp_path: Path) -> None:
     assert len(write_pages([tmp_path / "kept.json"], tmp_path / "out")) == 3
 
 
+def test_the_first_seed_may_have_a_folder_of_its_own(write_results: Write) -> None:
+    folder = write_results()
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"seeds": [3]}))
+    (folder / "seed_3").mkdir()
+    for name in ("anchor_map.json", "task0_x_results.json", "task1_x_results.json"):
+        (folder / name).rename(folder / "seed_3" / name)
+    [results] = read_all_results([folder])
+    assert results.anchor_map and len(results.answers) == 2
+
+
 def test_a_benchmark_of_other_tasks_is_not_taken(write_results: Write) -> None:
     file = write_results() / "summary.json"
     summary = json.loads(file.read_text())
