@@ -131,28 +131,27 @@ def _task_name(results: Results, task: Any) -> str:
 
 
 def _scores(results: Results, row: Mapping[str, Any]) -> Table | None:
-    """Routing scores: a row for each modality and one for all together, the best of each strong."""
+    """Routing scores: a row for each task, a column for each modality and one for all together, the best of
+    each strong."""
     routing = row.get("routing") or {}
     together = routing.get("scores")
     if not together:
         return None
-    keys = list(together)
-    rows = [
-        _score_row(name, scores, keys)
-        for name, scores in {**(routing.get("modality_scores") or {}), "together": together}.items()
-    ]
-    names = [_task_name(results, int(key)) if key.isdigit() else key for key in keys]
-    return table("Routing scores", ["", *names], rows)
+    columns = {**(routing.get("modality_scores") or {}), "together": together}
+    best = {name: max(filter(_known, scores.values()), default=None) for name, scores in columns.items()}
+    rows = []
+    for key in together:
+        cells = [Cell(_task_name(results, int(key) if key.isdigit() else key))]
+        for name, scores in columns.items():
+            value = scores.get(key)
+            strong = value is not None and value == best[name]
+            cells.append(Cell(MISSING if value is None else f"{value:.2f}", strong=strong))
+        rows.append(cells)
+    return table("Routing scores", ["task", *columns], rows)
 
 
-def _score_row(name: str, scores: Mapping[str, float | None], keys: Sequence[str]) -> list[Cell]:
-    known = [value for value in scores.values() if value is not None]
-    cells = [Cell(name)]
-    for key in keys:
-        value = scores.get(key)
-        best = value is not None and value == max(known)
-        cells.append(Cell(MISSING if value is None else f"{value:.2f}", strong=best))
-    return cells
+def _known(value: float | None) -> bool:
+    return value is not None
 
 
 def _frames(

@@ -40,8 +40,14 @@ def test_what_an_example_tells(write_results: Callable[..., Path]) -> None:
     assert (second.task, second.expert, second.expected) == ("Come", "Come", "axe")
     assert [example.verdict for example in right] == ["right", "right"]
     assert first.question.startswith("<img src=x onerror") and "<video>" not in first.question
-    assert first.scores and [cell.line for cell in first.scores.rows[0]] == ["text", "1.00", "0.00"]
-    assert first.scores.rows[1][2].line == "\u2013" and first.scores.rows[0][1].strong
+    assert first.scores and [cell.line for cell in first.scores.header] == [
+        "task",
+        "text",
+        "video",
+        "together",
+    ]
+    assert [cell.line for cell in first.scores.rows[1]] == ["<b>Where</b> & | _", "0.00", "\u2013", "0.00"]
+    assert [cell.strong for cell in first.scores.rows[0]] == [False, True, True, True]
     assert len(first.frames) == 2 and all(len(frame) < 20_000 for frame in first.frames)
 
 
