@@ -13,6 +13,7 @@ from evaluation.report.document import (
     Chapter,
     Code,
     Section,
+    Table,
     Text,
     table,
 )
@@ -107,7 +108,7 @@ def leakage_section(results: Results) -> Section:
     return Section("leakage", "Leakage", tuple(blocks))
 
 
-def _leakage_table(results: Results, found: Leakage) -> Any:
+def _leakage_table(results: Results, found: Leakage) -> Table:
     header = [
         "task",
         "test questions",
@@ -234,9 +235,8 @@ def notes_chapter(found: Sequence[Results]) -> Chapter:
     formulas: dict[str, str] = {}
     for results in found:
         formulas |= results.summary["formulas"]
-    words = {None: MISSING}
     rows = [
-        [name.replace("_", " "), Cell(formula), BETTER.get(name, words[None])]
+        [name.replace("_", " "), Cell(formula), BETTER.get(name, MISSING)]
         for name, formula in formulas.items()
     ]
     caption = (

@@ -138,20 +138,18 @@ def _scores(results: Results, row: Mapping[str, Any]) -> Table | None:
     if not together:
         return None
     columns = {**(routing.get("modality_scores") or {}), "together": together}
-    best = {name: max(filter(_known, scores.values()), default=None) for name, scores in columns.items()}
+    known = {
+        name: [value for value in scores.values() if value is not None] for name, scores in columns.items()
+    }
     rows = []
     for key in together:
         cells = [Cell(_task_name(results, int(key) if key.isdigit() else key))]
         for name, scores in columns.items():
             value = scores.get(key)
-            strong = value is not None and value == best[name]
+            strong = value is not None and value == max(known[name])
             cells.append(Cell(MISSING if value is None else f"{value:.2f}", strong=strong))
         rows.append(cells)
     return table("Routing scores", ["task", *columns], rows)
-
-
-def _known(value: float | None) -> bool:
-    return value is not None
 
 
 def _frames(

@@ -7,6 +7,7 @@ from typing import Any
 
 from evaluation.report.charts import bars, legend, scatter
 from evaluation.report.document import MISSING, Block, Cell, Figure, Section, Side, Table, Text, table
+from evaluation.report.markup import Markup
 from evaluation.report.reading import ALL, ANCHOR_MAP, Results
 from evaluation.report.scores import number, title
 from evaluation.summary import TESTED
@@ -140,7 +141,7 @@ def _map(
     shown: Mapping[str, Any],
     order: Mapping[int, int],
     named: Mapping[int, str],
-) -> Any:
+) -> Markup:
     chosen: Sequence[int] = content.get("chosen") or content["tasks"]
     points = [
         (order[task], place[0], place[1], task == choice)
