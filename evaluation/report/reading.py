@@ -81,8 +81,11 @@ def read_summary(path: Path) -> dict[str, Any]:
             "evaluation/eval_all.py wrote"
         )
     tasks, methods = content["tasks"], content["methods"]
-    if not tasks or not isinstance(tasks, list) or not isinstance(methods, dict):
-        raise ValueError(f"{file}: tasks or methods are not as evaluation/eval_all.py writes them")
+    shaped = isinstance(methods, dict) and isinstance(content["provenance"], dict)
+    if not tasks or not isinstance(tasks, list) or not shaped:
+        raise ValueError(
+            f"{file}: tasks, methods or provenance are not as evaluation/eval_all.py writes them"
+        )
     for name, entry in methods.items():
         rows = entry.get("matrix") if isinstance(entry, dict) else None
         if not isinstance(rows, list) or [len(row) for row in rows] != [len(tasks)] * len(tasks):

@@ -49,6 +49,9 @@ def test_a_file_of_another_shape(write_results: Write) -> None:
     file.write_text(json.dumps(summary))
     with pytest.raises(ValueError, match=r"method 'blind' has no accuracy matrix of 2 x 2 cells; evaluate"):
         read_all_results([file.parent])
+    file.write_text(json.dumps(summary | {"provenance": [1]}))
+    with pytest.raises(ValueError, match="tasks, methods or provenance are not as"):
+        read_all_results([file.parent])
     for content in ("[1]", "{}", '{"tasks": 3}'):
         file.write_text(content)
         with pytest.raises(ValueError, match="no summary of an evaluation, benchmark"):
