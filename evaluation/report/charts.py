@@ -93,7 +93,7 @@ def scatter(
         parts.append(marker(style, x, y, 2.6, "sample") if right else _cross(style, x, y))
     placed = [(style, *place(px, py), name) for style, px, py, name in anchors]
     parts += [marker(style, x, y, 7, "anchor") for style, x, y, _ in placed]
-    below = TOP - LABEL  # of the label above
+    below: float = TOP - LABEL  # of the label above
     for _, x, y, name in sorted(placed, key=lambda item: item[2]):
         y = below = max(y, below + LABEL)  # no label on another
         ends = "end" if x > side * 0.66 else "start"

@@ -72,6 +72,17 @@ def test_the_summary_has_every_method_and_its_formulas(study: Study) -> None:
         assert (study.folder / "results" / name).stat().st_size > 0
 
 
+def test_the_report_leaves_nothing_out(study: Study) -> None:
+    page = (study.folder / "results" / "report.html").read_text(encoding="utf-8")
+    for key in ("results", "matrices", "forgetting", "routing", "modalities", "map", "cost", "leakage"):
+        assert f'id="r-results-{key}"' in page, key
+    assert page.count("data:image/jpeg") > 10 and page.count("<polyline") >= 16
+    assert "Left out" not in page and "not recorded" not in page
+    assert " ms a question (" in page
+    for name in ("report.md", "report.tex"):
+        assert (study.folder / "results" / name).stat().st_size > 5000
+
+
 def test_experts_can_choose_themselves(study: Study) -> None:
     results = study.folder / "autonomy"
     study.run("eval_all_tasks.sh", "--router", "autonomy", METHODS="anchor_moe blind", RESULTS=str(results))
