@@ -235,7 +235,7 @@ def notes_chapter(found: Sequence[Results]) -> Chapter:
     formulas: dict[str, str] = {}
     for results in found:
         formulas |= results.summary["formulas"]
-    rows = [
+    rows: list[list[str | Cell]] = [
         [name.replace("_", " "), Cell(formula), BETTER.get(name, MISSING)]
         for name, formula in formulas.items()
     ]

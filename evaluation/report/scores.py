@@ -120,7 +120,7 @@ def _published(results: Results) -> Text:
 def tests_table(results: Results) -> Table | None:
     """Ours against every other method on the same questions; None for a summary without tests."""
     tests = results.summary.get("tests") or {}
-    rows = [
+    rows: list[list[str | Cell]] = [
         [
             method_cell(name),
             Cell(f"{test['MA_difference']:+.2f}", note=format_interval(test["MA_difference_interval"])),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.command_line import main_command
+from data.manners import main_command
 from scripts.judge_answers import main, parser
 from tests.unit.evaluation.judge_server import sameness, serving
 
@@ -81,7 +81,7 @@ def test_a_file_without_answers_is_refused(
     path.write_text(json.dumps(rows))
     flags = ["--endpoint", "http://127.0.0.1:1/v1", "--model", "m"]
     monkeypatch.setattr("sys.argv", ["judge_answers.py", str(path), *flags])
-    monkeypatch.setattr("data.command_line.set_up_logging", lambda: None)  # it would outlive the test
+    monkeypatch.setattr("data.manners.set_up_logging", lambda: None)  # it would outlive the test
     assert main_command(parser(), main) == 1
     assert capsys.readouterr().err.startswith(
         f"judge_answers.py: error: {path}, index 0, id '0': no answer under 'text'"
