@@ -13,19 +13,19 @@ from data.benchmark import Task
 from data.files import read_json, write_json_atomic
 from data.folders import StudyFolders
 from evaluation.report.reading import COSTS
-from evaluation.study import expert_files
+from evaluation.study import Row
 from model.moe.experts import ExpertBank
 
 log = logging.getLogger(__name__)
 
 
 def training_costs(
-    tasks: Sequence[Task], methods: Sequence[str], folders: StudyFolders, bank: ExpertBank
+    tasks: Sequence[Task], methods: Sequence[Row], folders: StudyFolders, bank: ExpertBank
 ) -> dict[str, list[dict[str, Any]]]:
     """Method -> one entry for each of its expert files; seconds null where no record says."""
     parameters = sum(math.prod(shape) for shape in bank.expected_shapes().values())
     return {
-        method: [_entry(path, parameters) for path in expert_files(tasks, method, folders) if path.is_file()]
+        method.name: [_entry(path, parameters) for path in method.expert_files(tasks, folders) if path.is_file()]
         for method in methods
     }
 

@@ -41,8 +41,10 @@ from evaluation.report.writing import write_pages
 from evaluation.result_files import MethodResult, write_report
 from evaluation.scoring.normalised import NO_ALIASES, Aliases
 from evaluation.scoring.routing import RoutingRecord
-from evaluation.study import METHODS, Experts, MethodPlan, Planner, expert_files, score_study
+from evaluation.study import Experts, MethodPlan, Planner, score_study
 from evaluation.tables import format_summary
+from methods.base import OURS, Method
+from methods.table import add_methods_flag, chosen_methods
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.backbone import Backbone
 from model.moe.routing_records import RouterConfig, Routing
@@ -61,9 +63,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--experts", type=Path, help="folder of given experts (and anchors beside them), instead of --output"
     )
-    made.add_argument(
-        "--methods", help=f"space- or comma-separated, of {' '.join(METHODS)} (tiny: all; else anchor_moe)"
-    )
+    add_methods_flag(made)
     made.add_argument("--seeds", default="0", help="space- or comma-separated")
     made.add_argument(
         "--failed_answers",
@@ -140,17 +140,6 @@ def main(arguments: argparse.Namespace) -> None:
         )
 
 
-def chosen_methods(text: str | None, preset: str) -> tuple[str, ...]:
-    """The methods asked for; the comparison rows are on by default for the tiny backbone only."""
-    if text is None:
-        return METHODS if preset == "tiny" else ("anchor_moe",)
-    methods = tuple(text.replace(",", " ").split())
-    unknown = sorted(set(methods) - set(METHODS))
-    if unknown or not methods:
-        raise ValueError(f"--methods: got {text!r}, expected some of {' '.join(METHODS)}")
-    return methods
-
-
 def read_tests(benchmark: Benchmark, arguments: argparse.Namespace) -> list[list[Sample]]:
     """The questions of every task, checked before anything long starts."""
     files: list[Path] = []
@@ -187,7 +176,7 @@ def evaluate_seed(
     seed: int,
     tasks: Sequence[Task],
     tests: Sequence[Sequence[Sample]],
-    methods: Sequence[str],
+    methods: Sequence[Method],
     inputs: Inputs,
     backbone: Backbone,
     router: RouterConfig,
@@ -199,7 +188,7 @@ def evaluate_seed(
     """All methods of one seed; the first process writes the published results files of anchor_moe."""
     folders = StudyFolders(arguments.output, seed, given_experts=arguments.experts)
     drop_failed = arguments.failed_answers == "drop"
-    files = [path for method in methods for path in expert_files(tasks, method, folders) if path.is_file()]
+    files = [p for method in methods for p in method.expert_files(tasks, folders) if p.is_file()]
     files = list(dict.fromkeys(files))
     numbered = dict(enumerate(files))
     bank, digests = load_experts(backbone.llm, backbone.identity, numbered, own_ids=False)
@@ -219,7 +208,7 @@ def evaluate_seed(
         for plan in plans:
             answers = [[next(texts) for _ in stage.requests] for stage in plan.stages]
             results.append(method_result(plan, answers, tasks, drop_failed, aliases))
-            if plan.name == "anchor_moe" and plan.stages and ranks.first:
+            if plan.name == OURS and plan.stages and ranks.first:
                 place = arguments.results / ("" if seed == 0 else f"seed_{seed}")
                 write_results(place, plan, answers, tasks)
                 write_anchor_map(place, tasks, tests, folders, inputs, router)

@@ -17,6 +17,7 @@ from evaluation.tables import has_stages
 PANEL = 0.7  # inches for each cell of a heat map
 INK, FAINT = "#333333", "#bbbbbb"
 # method -> (colour, line style); one colour stands out, the rest stays quiet
+OTHER = ("#bfa15a", "--")  # further rows
 LINES: dict[str, tuple[str, str]] = {
     "anchor_moe": ("#1f5fa8", "-"),
     "oracle": ("#7fa8d6", "--"),
@@ -78,7 +79,7 @@ def draw_forgetting(summary: Mapping[str, Any], path: Path) -> Path | None:
     panels = np.atleast_1d(figure.subplots(1, T - 1, sharey=True))
     for i, axes in enumerate(panels):
         for name, entry in summary["methods"].items():
-            colour, style = LINES[name]
+            colour, style = LINES.get(name, OTHER)
             curve = _percent(entry["matrix"])[:, i]
             if name in staged:
                 stages, curve = range(i, T), curve[i:]

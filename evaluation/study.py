@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
 from data.benchmark import Task
-from data.folders import StudyFolders, stored_anchor, stored_expert
+from data.folders import StudyFolders
 from data.inputs import Inputs
 from data.samples import Sample
 from evaluation.answering import Answerer, Request
@@ -28,8 +29,6 @@ from model.moe.anchor_files import load_anchor
 from model.moe.experts import NO_EXPERT
 from model.moe.routing import Router
 from model.moe.routing_records import RouterConfig, Routing
-
-METHODS = ("anchor_moe", "oracle", "sequential", "joint", "zero_shot", "blind")
 
 
 @dataclass(frozen=True)
@@ -58,17 +57,25 @@ class Experts:
     ids: dict[Path, int]
 
 
-def expert_files(tasks: Sequence[Task], method: str, folders: StudyFolders) -> list[Path]:
-    """The expert files that a method needs, in task order."""
-    if method == "zero_shot":
-        return []
-    source = "anchor_moe" if method == "oracle" else method
-    chosen = tasks[-1:] if method == "joint" else tasks
-    return [stored_expert(folders.experts(source), task.id) for task in chosen]
+class Row(Protocol):
+    """A method as evaluation sees it: the files beside `methods/base.py`."""
+
+    @property
+    def name(self) -> str:
+        """In reports."""
+
+    def expert_files(self, tasks: Sequence[Task], folders: StudyFolders) -> list[Path]:
+        """The expert files that answering needs, in task order."""
+
+    def anchor_files(self, tasks: Sequence[Task], folders: StudyFolders) -> list[Path]:
+        """The anchor files that answering needs, in task order."""
+
+    def stages(self, planner: Planner) -> list[StagePlan]:
+        """Who answers what after every task; all files are there."""
 
 
 class Planner:
-    """Plans requests for one seed."""
+    """Plans requests for one seed: the ways to answer that methods choose from."""
 
     def __init__(
         self,
@@ -84,71 +91,63 @@ class Planner:
         self.tasks, self.tests, self.folders = tasks, tests, folders
         self.inputs, self.experts, self.router, self.answerer = inputs, experts, router, answerer
 
-    def plan(self, method: str) -> MethodPlan:
+    def plan(self, row: Row) -> MethodPlan:
         """All stages of a method; a method without artifacts comes back with the reason in `missing`."""
-        files = expert_files(self.tasks, method, self.folders)
-        if method in ("anchor_moe", "oracle", "blind"):
-            source = "anchor_moe" if method == "oracle" else method
-            files = files + [stored_anchor(self.folders.anchors(source), task.id) for task in self.tasks]
+        files = row.expert_files(self.tasks, self.folders) + row.anchor_files(self.tasks, self.folders)
         absent = [path for path in files if not path.is_file()]
         if absent:
-            return MethodPlan(method, missing=f"{absent[0]} is missing")
-        build = {"anchor_moe": self._routed, "blind": self._routed, "oracle": self._oracle}.get(
-            method, self._fixed
-        )
-        return MethodPlan(method, build(method))
+            return MethodPlan(row.name, missing=f"{absent[0]} is missing")
+        return MethodPlan(row.name, row.stages(self))
 
     def _cells(self) -> list[tuple[int, int]]:
         """(stage, task) pairs that are measured: i <= k, and k + 1 for forward transfer."""
         count = len(self.tasks)
         return [(k, i) for k in range(count) for i in range(min(k + 2, count))]
 
-    def _routed(self, method: str) -> list[StagePlan]:
-        blind = method == "blind"
-        anchors = [
-            load_anchor(
-                stored_anchor(self.folders.anchors(method), task.id), task.id, self.inputs.base_identity
-            )
-            for task in self.tasks
+    def routed(
+        self, experts: Sequence[Path], anchors: Sequence[Path], *, without_media: bool = False
+    ) -> list[StagePlan]:
+        """The anchors known at a stage choose each question's expert. experts, anchors: files in task
+        order."""
+        known_anchors = [
+            load_anchor(path, task.id, self.inputs.base_identity)
+            for task, path in zip(self.tasks, anchors, strict=True)
         ]
-        files = expert_files(self.tasks, method, self.folders)
-        by_task = {task.id: self.experts.ids[path] for task, path in zip(self.tasks, files, strict=True)}
+        by_task = {task.id: self.experts.ids[path] for task, path in zip(self.tasks, experts, strict=True)}
         by_task[NO_EXPERT] = NO_EXPERT
-        config = replace(self.router, modalities=("text",)) if blind else self.router
-        features = [self.inputs.routing(samples, without_media=blind) for samples in self.tests]
+        config = replace(self.router, modalities=("text",)) if without_media else self.router
+        features = [self.inputs.routing(samples, without_media=without_media) for samples in self.tests]
         norms: list[Tensor | None] = [None] * len(self.tests)
         if config.router == "autonomy":  # columns are the bank's ids; the tasks' are picked below
-            norms = [self.answerer.activation_norms(samples, blind) for samples in self.tests]
+            norms = [self.answerer.activation_norms(samples, without_media) for samples in self.tests]
         plans = []
         for k, i in self._cells():
-            known, found = anchors[: k + 1], norms[i]
+            known, found = known_anchors[: k + 1], norms[i]
             if found is not None:
                 found = found[:, [by_task[task] for task in sorted(anchor.task_id for anchor in known)]]
             routing = Router(known, config).route(features[i], norms=found)
             requests = tuple(
-                Request(sample, by_task[task], blind)
+                Request(sample, by_task[task], without_media)
                 for sample, task in zip(self.tests[i], routing.task_ids, strict=True)
             )
             plans.append(StagePlan(k, i, requests, routing))
         return plans
 
-    def _oracle(self, method: str) -> list[StagePlan]:
-        files = expert_files(self.tasks, method, self.folders)
-        return [
-            StagePlan(k, i, tuple(Request(sample, self.experts.ids[files[i]]) for sample in self.tests[i]))
-            for k, i in self._cells()
-            if i <= k
-        ]
+    def by_own_task(self, experts: Sequence[int]) -> list[StagePlan]:
+        """The questions of task i are answered by `experts[i]`, a bank id, once that task is learned."""
+        return [self._all_to(experts[i], k, i) for k, i in self._cells() if i <= k]
 
-    def _fixed(self, method: str) -> list[StagePlan]:
-        """One expert per stage whatever the question: sequential, joint (last stage only), bare backbone."""
-        files = expert_files(self.tasks, method, self.folders)
-        last = len(self.tasks) - 1
-        plans = []
-        for k, i in [(last, i) for i in range(last + 1)] if method == "joint" else self._cells():
-            expert = NO_EXPERT if not files else self.experts.ids[files[min(k, len(files) - 1)]]
-            plans.append(StagePlan(k, i, tuple(Request(sample, expert) for sample in self.tests[i])))
-        return plans
+    def by_stage(self, experts: Sequence[int]) -> list[StagePlan]:
+        """After task k `experts[k]`, a bank id, answers whatever the question."""
+        return [self._all_to(experts[k], k, i) for k, i in self._cells()]
+
+    def at_the_end(self, expert: int) -> list[StagePlan]:
+        """One expert, which is there after the last task only."""
+        count = len(self.tasks)
+        return [self._all_to(expert, count - 1, i) for i in range(count)]
+
+    def _all_to(self, expert: int, stage: int, task: int) -> StagePlan:
+        return StagePlan(stage, task, tuple(Request(sample, expert) for sample in self.tests[task]))
 
 
 @dataclass(frozen=True)

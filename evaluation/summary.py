@@ -24,7 +24,9 @@ METHOD_TITLES: dict[str, str] = {
     "sequential": "sequential fine-tuning of one LoRA",
     "blind": "blind (no video, no audio)",
     "zero_shot": "bare backbone (zero-shot)",
+    "replay": "experience replay",
 }
+USUAL = ("anchor_moe", "oracle", "joint", "sequential", "blind", "zero_shot")  # named if not run
 TESTED = "anchor_moe"  # what every other method is tested against
 DECIMALS = 4  # of the percentages in summary.json
 NOTES = {
@@ -228,7 +230,9 @@ def build_summary(
         "methods": _rounded(entries),
         "tests": _tests(ran, len(task_names)),
         "not_run": {
-            name: given[name].note if name in given else "" for name in METHOD_TITLES if name not in entries
+            name: given[name].note if name in given else ""
+            for name in METHOD_TITLES
+            if name not in entries and (name in given or name in USUAL)
         },
         "formulas": {**continual.FORMULAS, **routing.FORMULAS, **statistics.FORMULAS, **NOTES},
         "provenance": dict(provenance),

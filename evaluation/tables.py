@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.summary import METHOD_TITLES, TESTED
+from evaluation.summary import METHOD_TITLES, TESTED, USUAL
 
 COLUMNS: dict[str, str] = {
     "MA": "MA",
@@ -45,8 +45,11 @@ def has_stages(matrix: Sequence[Sequence[float | None]]) -> bool:
 def metric_table(summary: Mapping[str, Any]) -> Table:
     """One row a method, the metrics as columns; a method without results says so."""
     table = [["method", *COLUMNS.values()]]
+    not_run = summary.get("not_run", USUAL)
     for name, title in METHOD_TITLES.items():
         entry = summary["methods"].get(name)
+        if entry is None and name not in not_run:
+            continue
         if entry is None:
             table.append([title, NOT_RUN, *[""] * (len(COLUMNS) - 1)])
         else:

@@ -36,9 +36,10 @@ from data.folders import StudyFolders
 from data.loading_flags import loading
 from data.media_index import MediaIndex
 from data.samples import Media
+from methods.table import chosen_methods, study_cells, trained
 from model.language_model.backbone import Backbone
 from train.arguments import add_config_flags, train_config
-from train.cells import Cell, default_methods, study_cells
+from train.cells import Cell
 from train.dry_run import add_machine_flags, plan
 from train.needs import Needs, study_needs
 
@@ -240,8 +241,7 @@ class Doctor:
     def cells(self, benchmark: Benchmark, output: Path) -> list[Cell]:
         """The experts that the run will train."""
         given = self.arguments
-        named = given.methods and tuple(given.methods.replace(",", " ").split())
-        methods = named or default_methods(self.preset)
+        methods = trained(chosen_methods(given.methods, self.preset))
         seeds = [int(seed) for seed in given.seeds.replace(",", " ").split()]
         return [
             cell for seed in seeds for cell in study_cells(benchmark, methods, StudyFolders(output, seed))

@@ -1,28 +1,23 @@
 """The plan of a study: which experts are trained, from what, and where their files go.
 
-A cell is one expert of one method. `anchor_moe` is the method of this project; the others are the rows that
-give its numbers meaning: `sequential` fine-tunes one expert task after task, `joint` trains one on all tasks
-at once, `blind` trains the anchor experts without video and audio.
+A cell is one expert of one method; which cells a method has is said in its file in `methods/`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.folders import StudyFolders, anchor_file, expert_file
-from data.samples import Benchmark
-
-TRAINED_METHODS = ("anchor_moe", "sequential", "joint", "blind")
-EVALUATED_METHODS = ("oracle", "zero_shot")  # rows of evaluation that need no training
+from data.folders import anchor_file, expert_file
+from train.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Cell:
     """One expert to train."""
 
-    method: str  # one of TRAINED_METHODS
+    method: str  # name, as in methods/table.py
     task_id: int  # number in the file names
     data: tuple[Path, ...]  # training JSON files
     experts: Path  # folder of expert files
@@ -31,6 +26,11 @@ class Cell:
     start_from: Path | None = None  # expert file to continue (sequential), None for the configured start
     without_media: bool = False  # the blind baseline
     twin: Path | None = None  # expert of another method, taken over if its training was the same
+    after_twin: bool = False  # worth waiting for: most of its method's experts can be taken over
+    fresh: bool = False  # starts from nothing, whatever the configured start (joint)
+    earlier: tuple[Path, ...] = ()  # training files of earlier tasks that the recipe draws on
+    tasks: tuple[int, ...] = ()  # ids of all tasks of the study, in order
+    recipe: Recipe = field(default_factory=Recipe)  # what the method changes in the training
 
     @property
     def title(self) -> str:
@@ -47,74 +47,51 @@ class Cell:
         """The anchor file."""
         return anchor_file(self.anchors, self.task_id) if self.anchors else None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All training files whose questions may be used, in task order."""
+        return (*self.earlier, *self.data)
 
-def default_methods(preset: str) -> tuple[str, ...]:
-    """The comparison rows are on by default for the tiny backbone only."""
-    return TRAINED_METHODS if preset == "tiny" else ("anchor_moe",)
+    @property
+    def carried(self) -> Path | None:
+        """What is handed on beside the expert file, None for nothing."""
+        return self.expert.with_suffix(self.recipe.carries) if self.recipe.carries else None
+
+    @property
+    def inherited(self) -> Path | None:
+        """What the cell before handed on, None for nothing."""
+        if self.start_from is None or not self.recipe.carries:
+            return None
+        return self.start_from.with_suffix(self.recipe.carries)
 
 
-def study_cells(benchmark: Benchmark, methods: tuple[str, ...], folders: StudyFolders) -> list[Cell]:
-    """All cells of a study for one seed, in the order in which they must be trained.
-
-    Raises ValueError for an unknown method or a task without training file.
-    """
-    cells: list[Cell] = []
-    for method in methods:
-        if method not in TRAINED_METHODS:
-            raise ValueError(
-                f"method {method!r}: nothing to train; expected some of {', '.join(TRAINED_METHODS)}"
-            )
-        cells += _method_cells(benchmark, method, folders)
-    return cells
+def source_files(cell: Cell, expert_init: str) -> list[Path]:
+    """Expert files that a cell starts from."""
+    if cell.start_from is not None:
+        return [cell.start_from]
+    if expert_init == "scratch" or cell.fresh:
+        return []
+    if expert_init == "previous":
+        return [expert_file(cell.experts, cell.task_id - 1)] if cell.task_id else []
+    return [expert_file(cell.experts, earlier) for earlier in range(cell.task_id)]
 
 
 def independent(cells: Sequence[Cell], expert_init: str) -> list[list[Cell]]:
     """The cells of one seed in chains that need nothing of each other, so that they can be trained at once.
 
-    An expert that starts from nothing is a chain of its own; those that start from earlier experts
-    (`sequential`, and all but `joint` with another `expert_init` than "scratch") follow them in one chain.
-    There `sequential` follows the experts of `anchor_moe`, of which it may take some over.
+    A cell follows the one that makes an expert it starts from, or, where experts start from each other, a
+    twin worth waiting for; any other cell begins a chain. An expert that starts from nothing waits for no
+    twin: training it beside the others is sooner done.
     """
     chains: list[list[Cell]] = []
     for cell in cells:
-        scratch = expert_init == "scratch"
-        alone = cell.method == "joint" or (cell.method != "sequential" and scratch)
-        before = chains[-1][-1] if chains else None
-        follows = before is not None and (
-            before.method == cell.method
-            or (cell.method == "sequential" and before.method == "anchor_moe" and not scratch)
-        )
-        if alone or not follows:
-            chains.append([])
-        chains[-1].append(cell)
+        needed = set(source_files(cell, expert_init))
+        if cell.after_twin and cell.twin and expert_init != "scratch":
+            needed.add(cell.twin)
+        for chain in chains:
+            if any(before.expert in needed for before in chain):
+                chain.append(cell)
+                break
+        else:
+            chains.append([cell])
     return chains
-
-
-def _method_cells(benchmark: Benchmark, method: str, folders: StudyFolders) -> list[Cell]:
-    files = []
-    for task in benchmark.tasks:
-        if task.train is None:
-            raise ValueError(f"{benchmark.path}: task {task.id} ({task.name}) names no 'train' file; add one")
-        files.append(task.train)
-    experts, anchors = folders.experts(method), folders.anchors(method)
-    if method == "joint":
-        last = benchmark.tasks[-1].id
-        return [Cell(method, last, tuple(files), experts, None, folders.checkpoint(method, last))]
-    cells = []
-    for position, (task, file) in enumerate(zip(benchmark.tasks, files, strict=True)):
-        before = benchmark.tasks[position - 1].id if position else None
-        sequential = method == "sequential"
-        cells.append(
-            Cell(
-                method,
-                task.id,
-                (file,),
-                experts,
-                None if sequential else anchors,
-                folders.checkpoint(method, task.id),
-                start_from=expert_file(experts, before) if sequential and before is not None else None,
-                without_media=method == "blind",
-                twin=expert_file(folders.experts("anchor_moe"), task.id) if sequential else None,
-            )
-        )
-    return cells

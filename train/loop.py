@@ -1,7 +1,7 @@
 """The training loop: a few tensors on a frozen backbone, resumable at every step, on any number of processes.
 
-`Training` is the loop; what learns and from which loss is its subclass's: an expert here, the bridge between
-towers and LLM in alignment.py.
+`Training` is the loop; what learns and from which loss is its subclass's: an expert in expert_training.py,
+the bridge between towers and LLM in alignment.py.
 
 The loss of an optimiser step is the negative log-likelihood per answer token over the whole step, whatever
 the number of micro-batches and processes: `sum over answer tokens of -log p / number of answer tokens`, with
@@ -15,9 +15,8 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,10 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import get_scheduler
 
-from data.inputs import Inputs
 from data.samples import Sample
-from model.language_model.anchor_lm import AnchorLM
-from model.language_model.splice import PromptBatch
 from train.checkpoints import CheckpointFolder
 from train.config import TrainConfig
 from train.plan import count_steps, epoch_steps, micro_batches
@@ -37,28 +33,6 @@ from train.reporting import Reporting, StepWriter
 from train.zero import ZeroEngine, forget_other_steps
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One expert to train."""
-
-    task_id: int  # id of the expert in the bank
-    samples: Sequence[Sample]  # training questions, in file order
-    without_media: bool = False  # the blind baseline
-
-
-class AnswerNLL(nn.Module):
-    """The module that is wrapped for distributed training: prompts in, summed answer loss out."""
-
-    def __init__(self, model: AnchorLM, label_smoothing: float) -> None:
-        super().__init__()
-        self.model = model
-        self.label_smoothing = label_smoothing
-
-    def forward(self, batch: PromptBatch, expert_ids: Sequence[int]) -> Tensor:
-        """Negative log-likelihood summed over the answer tokens of the batch, a scalar."""
-        return self.model(batch, expert_ids, self.label_smoothing).sum
 
 
 class Training(ABC):
@@ -275,74 +249,3 @@ class Training(ABC):
 def _launch(processes: int, stage: int | None) -> str:
     """How a run was started, for messages."""
     return f"{processes} processes" + ("" if stage is None else f" under ZeRO-{stage}")
-
-
-class ExpertTraining(Training):
-    """Training of one expert."""
-
-    def __init__(
-        self,
-        model: AnchorLM,
-        inputs: Inputs,
-        job: Job,
-        config: TrainConfig,
-        accelerator: Accelerator,
-        checkpoint: CheckpointFolder,
-        reporting: Reporting,
-    ) -> None:
-        """The expert `job.task_id` must be in the model's bank, at its starting point."""
-        assert model.bank is not None
-        self.model, self.inputs, self.job, self.bank = model, inputs, job, model.bank
-        blind = job.without_media
-        super().__init__(
-            AnswerNLL(model, config.label_smoothing),
-            self.bank.train_only(job.task_id),
-            job.samples,
-            [inputs.prompt_length(sample, without_media=blind) for sample in job.samples],
-            [inputs.answer_length(sample) for sample in job.samples],
-            config,
-            accelerator,
-            checkpoint,
-            reporting,
-        )
-        if self.zero:
-            self.zero.watch(self.bank, job.task_id)
-
-    def _backward(self, piece: Sequence[int], weight: float, place: tuple[int, int]) -> Tensor:
-        """The experts stay chosen while activations are recomputed."""
-        batch = self.inputs.batch(
-            [self.job.samples[index] for index in piece],
-            with_answers=True,
-            without_media=self.job.without_media,
-        )
-        expert_ids = [self.job.task_id] * len(piece)
-        with self.bank.use(expert_ids), self._dropout(place):
-            loss: Tensor = self.wrapped(batch, expert_ids)
-            self._differentiate(loss * weight)
-        return loss.detach()
-
-    @contextlib.contextmanager
-    def _dropout(self, place: tuple[int, int]) -> Iterator[None]:
-        """Dropout that depends on seed and place only: the same when resumed, and on any number of
-        processes."""
-        share, device = self.config.lora_dropout, self.accelerator.device
-        if not share:
-            yield
-            return
-        with (
-            torch.random.fork_rng([device] if device.type == "cuda" else []),
-            self.bank.dropping(share),
-        ):
-            step, number = place
-            torch.manual_seed(
-                ((self.config.seed * 1009 + self.job.task_id) * 1_000_003 + step) * 4099 + number
-            )
-            yield
-
-    def _state(self) -> dict[str, Tensor]:
-        if self.zero:
-            return dict(zip(self.bank.expected_shapes(), self.zero.whole(), strict=True))
-        return self.bank.state(self.job.task_id)
-
-    def _load_state(self, state: dict[str, Tensor]) -> None:
-        self.bank.load_state(self.job.task_id, state)

@@ -89,8 +89,7 @@ def study_needs(
         ),
         checkpoint_bytes=3 * FLOAT32 * numbers if cells else 0,
         steps=sum(
-            count_steps(sum(questions.get(path, 0) for path in cell.data), step_size, config.epochs)
-            for cell in cells
+            count_steps(cell.recipe.questions(cell, questions), step_size, config.epochs) for cell in cells
         ),
         host_bytes=dtype.itemsize * sum(p.numel() for p in backbone.llm.parameters())
         + sum(p.numel() * p.element_size() for p in encoder.parameters()),

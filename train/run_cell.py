@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from data.files import read_json, sha256_file
-from data.folders import anchor_file, expert_file
+from data.folders import anchor_file
 from data.inputs import Inputs
 from data.published_anchors import published_anchor
 from data.run_record import differing_keys, provenance, read_identity, write_record
@@ -31,10 +31,10 @@ from model.moe.anchor_files import load_anchor, save_anchor, save_published_anch
 from model.moe.anchors import Anchor
 from model.moe.experts import ExpertBank
 from model.moe.files import atomic_write
-from train.cells import Cell
+from train.cells import Cell, source_files
 from train.checkpoints import CheckpointFolder, changed_message
 from train.config import TrainConfig
-from train.loop import ExpertTraining, Job
+from train.expert_training import ExpertTraining, Job
 from train.plan import epoch_steps, micro_batches
 from train.reporting import Reporting
 from train.starting_point import fitted_start, starting_point
@@ -82,10 +82,12 @@ def cell_identity(cell: Cell, shop: Workshop) -> dict[str, Any]:
         "without_media": cell.without_media,
         "config": shop.config.identity(),
         "processes": shop.accelerator.num_processes,
-        "data": {path.name: sha256_file(path) for path in cell.data},
+        "data": {path.name: sha256_file(path) for path in cell.files},
         "inputs": shop.inputs.identity(),
         "base_identity": shop.inputs.base_identity,
     }
+    if settings := cell.recipe.settings():
+        identity["settings"] = settings
     plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain
 
@@ -102,6 +104,7 @@ def _record_of(expert: Path) -> Path:
 def check_cell(cell: Cell, shop: Workshop) -> None:
     """Raise ValueError, before any work, if the cell's place holds the work of other settings or a damaged
     expert."""
+    cell.recipe.refuse(cell, shop)
     if shop.overwrite:
         return
     wanted = cell_identity(cell, shop)
@@ -119,7 +122,7 @@ def check_cell(cell: Cell, shop: Workshop) -> None:
 
 
 def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResult:
-    """Train one cell unless it is finished and unchanged.
+    """Train one cell unless it is finished and unchanged; samples: those of `cell.files`, in order.
 
     Raises ValueError if its place holds the work of other settings (see `check_cell`), OSError if saving
     fails.
@@ -128,7 +131,9 @@ def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResul
     check_sources([cell], shop.config.expert_init)
     sources = source_files(cell, shop.config.expert_init)
     identity = cell_identity(cell, shop)
-    identity["sources"] = {path.name: sha256_file(path) for path in sources}
+    samples = cell.recipe.choose(cell, samples)
+    inherited = [cell.inherited] if cell.inherited else []
+    identity["sources"] = {path.name: sha256_file(path) for path in [*sources, *inherited]}
     identity["media"] = shop.inputs.media_digest(samples)
     if not shop.overwrite and _finished(cell, identity):
         log.info("%s: finished and unchanged, skipped", cell.title)
@@ -145,7 +150,7 @@ def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResul
     if cell.anchor:
         anchor = _anchor(cell, shop, samples)
     init = _initial(cell, shop, sources, anchor)
-    training_key = _training_key(identity, init)
+    training_key = _training_key(identity, init, plain=cell.recipe.plain(cell))
     if cell.twin and (same := _same_training(cell.twin, training_key)):
         outcome, seconds, summary = "taken over", 0.0, same
         if shop.accelerator.is_main_process:
@@ -156,6 +161,7 @@ def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResul
     else:
         summary = _train(cell, shop, samples, checkpoint, init)
         outcome, seconds = "resumed" if resumed else "trained", summary["seconds"]
+    cell.recipe.finish(cell, shop, samples)
     if shop.accelerator.is_main_process:
         _record(cell, shop, anchor, identity, summary, training_key)
         checkpoint.remove()
@@ -183,11 +189,12 @@ def _train(
         )
     shop.bank.add(cell.task_id, init=init, generator=generator)
     try:
-        job = Job(cell.task_id, samples, cell.without_media)
         reporting = replace(shop.reporting, folder=cell.checkpoint, title=cell.title)
-        summary = ExpertTraining(
-            shop.model, shop.inputs, job, shop.config, shop.accelerator, checkpoint, reporting
-        ).run()
+        with cell.recipe.extra(cell, shop) as extra:
+            job = Job(cell.task_id, samples, cell.without_media, extra)
+            summary = ExpertTraining(
+                shop.model, shop.inputs, job, shop.config, shop.accelerator, checkpoint, reporting
+            ).run()
         if shop.accelerator.is_main_process:
             shop.bank.save(cell.task_id, cell.expert)
     finally:
@@ -220,29 +227,18 @@ def _finished(cell: Cell, identity: dict[str, Any]) -> bool:
     return True
 
 
-def source_files(cell: Cell, expert_init: str) -> list[Path]:
-    """Expert files that this cell starts from."""
-    if cell.start_from is not None:
-        return [cell.start_from]
-    if expert_init == "scratch" or cell.method == "joint":
-        return []
-    if expert_init == "previous":
-        return [expert_file(cell.experts, cell.task_id - 1)] if cell.task_id else []
-    return [expert_file(cell.experts, earlier) for earlier in range(cell.task_id)]
-
-
 def check_sources(cells: Sequence[Cell], expert_init: str) -> None:
     """Raise ValueError, before any work, if a cell starts from an expert that is neither there nor one of
     `cells` before it."""
     made: set[Path] = set()
     for cell in cells:
-        for path in source_files(cell, expert_init):
+        for path in [*source_files(cell, expert_init), *([cell.inherited] if cell.inherited else [])]:
             if path not in made and not path.is_file():
                 raise ValueError(
                     f"{path}: {cell.title} starts from it, but it is missing; train the earlier task first, "
                     "or all in one run (experts with --expert_init scratch can be trained in any order)"
                 )
-        made.add(cell.expert)
+        made.update(path for path in (cell.expert, cell.carried) if path)
 
 
 def _anchor(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> Anchor:
@@ -276,10 +272,14 @@ def _initial(
     return starting_point(shop.bank, how, sources, anchor, earlier)
 
 
-def _training_key(identity: Mapping[str, Any], init: Mapping[str, Tensor] | None) -> str:
+def _training_key(
+    identity: Mapping[str, Any], init: Mapping[str, Tensor] | None, *, plain: bool = True
+) -> str:
     """Hash of all that decides the trained weights: what the cell is but for the name of its method, and the
-    weights that it starts from in place of the files that these were chosen from."""
-    facts = {key: value for key, value in identity.items() if key not in ("method", "sources")}
+    weights that it starts from in place of the files that these were chosen from. In a `plain` training the
+    method's settings decide nothing."""
+    idle = {"method", "sources", *(["settings"] if plain else [])}
+    facts = {key: value for key, value in identity.items() if key not in idle}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted((init or {}).items()):
         digest.update(name.encode())
@@ -307,7 +307,7 @@ def _record(
     training_key: str,
 ) -> None:
     """Write anchor and record of a stored expert, each atomically, the record last."""
-    files = [cell.expert]
+    files = [cell.expert, *([cell.carried] if cell.carried else [])]
     if anchor is not None and cell.anchor:
         save = save_anchor if anchor.complete else save_published_anchor
         save(anchor, cell.anchor)

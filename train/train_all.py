@@ -35,8 +35,17 @@ from data.files import only_run_in, require_writable
 from data.folders import StudyFolders
 from data.parallel import can_fork, choose_jobs, run_forked
 from data.samples import Sample
+from methods.table import (
+    METHODS,
+    add_methods_flag,
+    add_settings_flags,
+    chosen_methods,
+    study_cells,
+    trained,
+    with_settings,
+)
 from train.arguments import add_config_flags, add_reporting_flags, train_config
-from train.cells import EVALUATED_METHODS, TRAINED_METHODS, Cell, default_methods, independent, study_cells
+from train.cells import Cell, independent
 from train.dry_run import add_dry_run_flags, dry_run
 from train.run_cell import Workshop, check_cell, check_sources, run_cell
 from train.workshop import open_workshop
@@ -51,10 +60,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--output", type=Path, help="experts, anchors, checkpoints (output/NAME of the benchmark)"
     )
-    made.add_argument(
-        "--methods",
-        help=f"space- or comma-separated, of {' '.join(TRAINED_METHODS)} (tiny: all; else anchor_moe)",
-    )
+    add_methods_flag(made, trained(METHODS))
     made.add_argument(
         "--tasks",
         help="space- or comma-separated ids: only these tasks; runs of different tasks may share an output "
@@ -75,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     add_backbone_flags(made)
     add_data_flags(made)
     add_config_flags(made)
+    add_settings_flags(made)
     add_reporting_flags(made)
     add_dry_run_flags(made)
     return made
@@ -94,12 +101,12 @@ def main(arguments: argparse.Namespace) -> None:
         return
     arguments.output = arguments.output or Path("output") / benchmark.name
     require_writable(arguments.output)
-    methods, seeds = arguments.methods, [int(seed) for seed in words(arguments.seeds)]
-    methods = words(methods) if methods else default_methods(backbone_paths(arguments)[1])
-    trained = trained_of(methods)
+    seeds = [int(seed) for seed in words(arguments.seeds)]
+    methods = trained(chosen_methods(arguments.methods, backbone_paths(arguments)[1]))
+    methods = with_settings(methods, arguments)
     plans = {
         seed: chosen_cells(
-            study_cells(benchmark, trained, StudyFolders(arguments.output, seed)), arguments.tasks
+            study_cells(benchmark, methods, StudyFolders(arguments.output, seed)), arguments.tasks
         )
         for seed in seeds
     }
@@ -114,7 +121,7 @@ def main(arguments: argparse.Namespace) -> None:
             check_sources(group, config.expert_init)
             for cell in group:
                 check_cell(cell, replace(shop, config=replace(config, seed=seed)))
-        files = dict.fromkeys(path for cell in cells for path in cell.data)
+        files = dict.fromkeys(path for cell in cells for path in cell.files)
         samples = read_all(list(files), benchmark, arguments)
         jobs = count_jobs(arguments.jobs, shop, preset)
         shop.encode([sample for path in files for sample in samples[path]], jobs)
@@ -125,21 +132,6 @@ def main(arguments: argparse.Namespace) -> None:
         ]
         outcomes = run_chains(chains, jobs)
         report(shop, outcomes, time.monotonic() - started)
-
-
-def trained_of(methods: Sequence[str]) -> tuple[str, ...]:
-    """The methods that have something to train; those that evaluation alone knows are left out.
-
-    Raises ValueError for an unknown one, or if none is left.
-    """
-    unknown = sorted(set(methods) - {*TRAINED_METHODS, *EVALUATED_METHODS})
-    trained = tuple(method for method in methods if method in TRAINED_METHODS)
-    if unknown or not trained:
-        raise ValueError(
-            f"--methods: got {' '.join(methods)!r}, expected some of {' '.join(TRAINED_METHODS)} "
-            f"({' '.join(EVALUATED_METHODS)} need no training)"
-        )
-    return trained
 
 
 def chosen_cells(cells: Sequence[Cell], tasks: str | None) -> list[Cell]:
@@ -192,8 +184,8 @@ def count_jobs(asked: int | None, shop: Workshop, preset: str) -> int:
 
 
 def gather(cell: Cell, samples: Mapping[Path, Sequence[Sample]]) -> list[Sample]:
-    """The samples of a cell, in file order."""
-    return [sample for path in cell.data for sample in samples[path]]
+    """The samples that a cell may use, in file order."""
+    return [sample for path in cell.files for sample in samples[path]]
 
 
 def report(shop: Workshop, outcomes: list[str], seconds: float) -> None:

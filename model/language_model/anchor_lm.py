@@ -37,12 +37,13 @@ SPLITS = {"text": split_at_media, "answer": split_at_answer}  # where the prompt
 @dataclass(frozen=True)
 class AnswerLoss:
     """Token negative log-likelihood (nats) over answer positions: sum (scalar), count, per_sample (B,)
-    sums.
+    sums, and the logits (A, V) it is of, by rows; those of rows with experts on other tokens come later.
     """
 
     sum: Tensor
     count: int
     per_sample: Tensor
+    logits: Tensor
 
     @property
     def mean(self) -> Tensor:
@@ -204,6 +205,7 @@ class AnchorLM(nn.Module):
                 torch.stack([part.sum for part in parts]).sum(),
                 sum(part.count for part in parts),
                 per_sample[order.to(per_sample.device)],
+                torch.cat([part.logits for part in parts]),
             )
         hidden = self._hidden_after_prefix if self._has_prefix(batch, expert_ids) else self._hidden
         hidden_BLD, _, labels_BL = hidden(batch, expert_ids)
@@ -219,7 +221,7 @@ class AnchorLM(nn.Module):
             logits_AV, targets[rows, places], reduction="none", label_smoothing=label_smoothing
         )
         per_sample_B = nll_A.new_zeros(len(batch)).index_add(0, rows, nll_A)
-        return AnswerLoss(nll_A.sum(), nll_A.numel(), per_sample_B)
+        return AnswerLoss(nll_A.sum(), nll_A.numel(), per_sample_B, logits_AV)
 
     def logits(self, batch: PromptBatch, expert_ids: Sequence[int]) -> list[Tensor]:
         """Float32 logits (L_b, V) of every position of every row, without padding.

@@ -24,7 +24,7 @@ from data.files import sha256_file
 from tests.faults.jobs import Job, Study, differences, evaluate, finished, lost_since, outcome, run, train
 from tests.faults.tally import Tally
 from tests.recipe.studies import ROOT
-from train.loop import ExpertTraining
+from train.expert_training import ExpertTraining
 
 CAPABILITIES = 0x20080522  # version 3 of capset(2)
 STEP = 3  # at which the loss becomes NaN, from 0; the last checkpoint holds two steps then

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("model", "data", "train", "evaluation")
+PACKAGES = ("model", "data", "train", "evaluation", "methods")
 COMMAND_FOLDERS = ("scripts", "examples")
 LLM_FAMILY_FILES = ("model.language_model.backbone", "model.language_model.families")
 
@@ -22,6 +22,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "evaluation.scoring": ("evaluation.scoring",),
     "evaluation": ("evaluation", "data", "model"),
     "train": ("train", "data", "model"),
+    "methods": ("methods", "train", "evaluation", "data", "model"),
 }
 COMMANDS_MAY_IMPORT = PACKAGES
 # Third-party packages, where a floor is held to a few.

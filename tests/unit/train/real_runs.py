@@ -26,7 +26,7 @@ from tests.memory_tally import MemoryTally
 from train.budget import Asking, Budget, Machine, make_budget
 from train.checkpoints import CheckpointFolder
 from train.config import TrainConfig
-from train.loop import ExpertTraining, Job
+from train.expert_training import ExpertTraining, Job
 from train.reporting import Reporting
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -16,7 +16,7 @@ from model.language_model.splice import PromptBatch
 from model.moe.experts import ExpertBank, ExpertConfig
 from train.checkpoints import CheckpointFolder
 from train.config import TrainConfig
-from train.loop import ExpertTraining, Job
+from train.expert_training import ExpertTraining, Job
 from train.reporting import Reporting
 
 CONFIG = TrainConfig(

@@ -6,17 +6,22 @@ import pytest
 
 from data.benchmark import read_benchmark
 from data.folders import StudyFolders
-from evaluation.study import METHODS
-from train.cells import EVALUATED_METHODS, TRAINED_METHODS, independent, study_cells
+from evaluation.summary import METHOD_TITLES
+from methods.table import METHODS, NAMES, USUAL, chosen_methods, study_cells, trained
+from train.cells import Cell, independent
 from train.run_cell import check_sources
-from train.train_all import chosen_cells, trained_of
+from train.train_all import chosen_cells
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def chains(expert_init: str, tmp_path: Path) -> list[list[str]]:
+def cells_of(names: str | None, tmp_path: Path) -> list[Cell]:
     benchmark = read_benchmark(ROOT / "data_sample" / "avqa.json")
-    cells = study_cells(benchmark, TRAINED_METHODS, StudyFolders(tmp_path))
+    return study_cells(benchmark, chosen_methods(names, "tiny"), StudyFolders(tmp_path))
+
+
+def chains(expert_init: str, tmp_path: Path, names: str | None = None) -> list[list[str]]:
+    cells = cells_of(names, tmp_path)
     return [[cell.title for cell in chain] for chain in independent(cells, expert_init)]
 
 
@@ -37,16 +42,14 @@ def test_experts_that_start_from_earlier_ones_follow_them(expert_init: str, tmp_
 
 
 def test_sequential_may_take_over_the_experts_of_anchor_moe(tmp_path: Path) -> None:
-    benchmark = read_benchmark(ROOT / "data_sample" / "avqa.json")
-    cells = study_cells(benchmark, TRAINED_METHODS, StudyFolders(tmp_path))
+    cells = cells_of(None, tmp_path)
     ours = {cell.task_id: cell.expert for cell in cells if cell.method == "anchor_moe"}
     assert {cell.task_id: cell.twin for cell in cells if cell.method == "sequential"} == ours
     assert not any(cell.twin for cell in cells if cell.method != "sequential")
 
 
 def test_tasks_are_chosen_by_number(tmp_path: Path) -> None:
-    benchmark = read_benchmark(ROOT / "data_sample" / "avqa.json")
-    cells = study_cells(benchmark, ("anchor_moe", "joint"), StudyFolders(tmp_path))
+    cells = cells_of("anchor_moe, joint", tmp_path)
     assert chosen_cells(cells, None) == cells
     assert [cell.title for cell in chosen_cells(cells, "3, 1")] == [
         "anchor_moe task 1",
@@ -58,17 +61,31 @@ def test_tasks_are_chosen_by_number(tmp_path: Path) -> None:
 
 
 def test_methods_are_checked() -> None:
-    assert {*TRAINED_METHODS, *EVALUATED_METHODS} == set(METHODS)  # all rows that evaluation knows
-    assert trained_of(("oracle", "joint", "zero_shot")) == ("joint",)
-    with pytest.raises(ValueError, match="'anchor_mo', expected some of anchor_moe"):
-        trained_of(("anchor_mo",))
-    with pytest.raises(ValueError, match="oracle zero_shot need no training"):
-        trained_of(("oracle",))
+    assert set(NAMES) == set(METHOD_TITLES)  # every method has a title, and a place in the table
+    assert [method.name for method in trained(chosen_methods("oracle joint zero_shot", "tiny"))] == ["joint"]
+    with pytest.raises(ValueError, match="'anchor_mo', expected all or some of anchor_moe"):
+        chosen_methods("anchor_mo", "tiny")
+    with pytest.raises(ValueError, match="oracle need no training"):
+        trained(chosen_methods("oracle", "tiny"))
+
+
+def test_the_main_job_is_what_it_was() -> None:
+    usual = ("anchor_moe", "oracle", "sequential", "joint", "zero_shot", "blind")
+    assert usual == USUAL and chosen_methods(None, "tiny") == METHODS[: len(usual)]
+    assert [method.name for method in chosen_methods(None, "published")] == ["anchor_moe"]
+    assert chosen_methods("all", "tiny") == METHODS
+
+
+def test_methods_that_go_on_learning_one_expert_are_chains_of_their_own(tmp_path: Path) -> None:
+    made = chains("nearest", tmp_path, "anchor_moe sequential replay")
+    assert [[title.split()[0] for title in chain] for chain in made] == [
+        ["anchor_moe"] * 4 + ["sequential"] * 4,
+        ["replay"] * 4,
+    ]
 
 
 def test_a_task_whose_starting_point_is_not_there_is_refused(tmp_path: Path) -> None:
-    benchmark = read_benchmark(ROOT / "data_sample" / "avqa.json")
-    cells = study_cells(benchmark, ("anchor_moe",), StudyFolders(tmp_path))
+    cells = cells_of("anchor_moe", tmp_path)
     check_sources(cells, "nearest")
     check_sources(cells[2:], "scratch")
     with pytest.raises(ValueError, match=r"expert_task_0\.pt: anchor_moe task 2 starts from it"):

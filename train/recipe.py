@@ -1,0 +1,90 @@
+"""What a method may change in the training of one expert: its questions, its loss, what it hands on.
+
+A recipe is part of a cell. The one here changes nothing, which is how most experts are trained; those of the
+comparison methods are in `methods/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+
+from data.samples import Sample
+from model.language_model.splice import PromptBatch
+
+if TYPE_CHECKING:
+    from train.cells import Cell
+    from train.workshop import Workshop
+
+
+class Extra:
+    """What is added to the loss of one cell while it trains; this one adds nothing.
+
+    The loss of an optimiser step is `NLL per answer token + of_answers per answer token + penalty`.
+    """
+
+    def of_answers(self, batch: PromptBatch, logits_AV: Tensor) -> Tensor | None:
+        """Summed over the answer tokens of a micro-batch, as their NLL is; a scalar.
+
+        logits_AV: the learning expert's at the A answer positions, in order of rows, float32.
+        """
+        return None
+
+    def penalty(self) -> Tensor | None:
+        """Of the learning parameters alone, once an optimiser step; a scalar."""
+        return None
+
+    def after_step(self) -> None:
+        """Called after every optimiser step."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the cells of a method are trained. The fields of a subclass are the settings of its method."""
+
+    carries: ClassVar[str] = ""  # suffix of a file beside the expert that the next task's cell needs
+
+    def settings(self) -> dict[str, Any]:
+        """The method's own settings, for the identity of its cells."""
+        return asdict(self)
+
+    def refuse(self, cell: Cell, shop: Workshop) -> None:
+        """Raise ValueError, before any work, where a cell cannot be trained so."""
+
+    def plain(self, cell: Cell) -> bool:
+        """Whether a cell is trained as if there were no recipe, and may take over such an expert."""
+        return True
+
+    def questions(self, cell: Cell, counts: Mapping[Path, int]) -> int:
+        """How many questions an epoch has; counts: those of every training file."""
+        return sum(counts.get(path, 0) for path in cell.data)
+
+    def choose(self, cell: Cell, samples: Sequence[Sample]) -> list[Sample]:
+        """The questions to train on, of those of `cell.files` in order."""
+        return list(samples)
+
+    @contextmanager
+    def extra(self, cell: Cell, shop: Workshop) -> Iterator[Extra]:
+        """Around the training of a cell, whose expert is in the bank at its starting point."""
+        yield Extra()
+
+    def finish(self, cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> None:
+        """Write the file that `carries` names; the expert's own is there. All processes call it, the main
+        one writes.
+
+        samples: what the cell was trained on.
+        """
+
+
+def refuse_deepspeed(cell: Cell, shop: Workshop, why: str) -> None:
+    """Raise ValueError if DeepSpeed drives the training."""
+    if shop.accelerator.distributed_type.value == "DEEPSPEED":
+        raise ValueError(
+            f"{cell.title}: not under DeepSpeed, {why}; leave --deepspeed out (torchrun alone averages "
+            "gradients over processes), or leave the method out of --methods"
+        )
