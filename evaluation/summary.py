@@ -25,6 +25,9 @@ METHOD_TITLES: dict[str, str] = {
     "blind": "blind (no video, no audio)",
     "zero_shot": "bare backbone (zero-shot)",
     "replay": "experience replay",
+    "ewc": "elastic weight consolidation (EWC)",
+    "lwf": "distillation (LwF)",
+    "olora": "orthogonal subspaces (O-LoRA)",
 }
 USUAL = ("anchor_moe", "oracle", "joint", "sequential", "blind", "zero_shot")  # named if not run
 TESTED = "anchor_moe"  # what every other method is tested against

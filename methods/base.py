@@ -95,6 +95,12 @@ def train_files(benchmark: Benchmark) -> tuple[Path, ...]:
     return tuple(files)
 
 
+def check_weight(name: str, value: float) -> None:
+    """Raise ValueError for a weight of a loss that is negative or not finite."""
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"--{name}: got {value}, expected a finite number of at least 0")
+
+
 def single_cells(
     method: Method, benchmark: Benchmark, folders: StudyFolders, *, without_media: bool = False
 ) -> list[Cell]:

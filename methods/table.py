@@ -11,7 +11,10 @@ from data.folders import StudyFolders
 from methods.anchor_moe import AnchorMoE
 from methods.base import OURS, Method
 from methods.blind import Blind
+from methods.ewc import EWC
 from methods.joint import Joint
+from methods.lwf import LwF
+from methods.olora import OLoRA
 from methods.oracle import Oracle
 from methods.replay import Replay
 from methods.sequential import Sequential
@@ -26,6 +29,9 @@ METHODS: tuple[Method, ...] = (
     ZeroShot(),
     Blind(),
     Replay(),
+    EWC(),
+    LwF(),
+    OLoRA(),
 )
 NAMES = tuple(method.name for method in METHODS)
 USUAL = tuple(method.name for method in METHODS if method.usual)

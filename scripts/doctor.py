@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         "--json", type=Path, metavar="OUT", help="write everything found, not only the first cases"
     )
     made.add_argument("--output", type=Path, help="where the run will write (output/NAME of the benchmark)")
-    made.add_argument("--methods", help="what the run will train (tiny: all; else anchor_moe)")
+    made.add_argument("--methods", help="what the run will train (as train_all.py)")
     made.add_argument("--seeds", default="0", help="seeds of the run")
     add_backbone_flags(made)
     add_data_flags(made)

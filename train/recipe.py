@@ -49,8 +49,8 @@ class Recipe:
 
     carries: ClassVar[str] = ""  # suffix of a file beside the expert that the next task's cell needs
 
-    def settings(self) -> dict[str, Any]:
-        """The method's own settings, for the identity of its cells."""
+    def settings(self, cell: Cell) -> dict[str, Any]:
+        """The method's own settings, for the identity of a cell of its."""
         return asdict(self)
 
     def refuse(self, cell: Cell, shop: Workshop) -> None:

@@ -86,7 +86,7 @@ def cell_identity(cell: Cell, shop: Workshop) -> dict[str, Any]:
         "inputs": shop.inputs.identity(),
         "base_identity": shop.inputs.base_identity,
     }
-    if settings := cell.recipe.settings():
+    if settings := cell.recipe.settings(cell):
         identity["settings"] = settings
     plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain

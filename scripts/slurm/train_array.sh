@@ -16,7 +16,7 @@ usage, in the repository: [NAME=VALUE ...] sbatch [--array=TASKS] scripts/slurm/
 
 Element K runs train_all_tasks.sh for task K alone, logs in LOGS/task_K; its variables and flags apply
 (bash train_all_tasks.sh --help). METHODS is anchor_moe if not set. Experts that start from earlier ones (--expert_init
-previous, nearest or mean, METHODS=sequential) cannot be trained at the same time: use train.sh.
+previous, nearest or mean, METHODS=sequential and others that go on with one expert) cannot be trained at the same time: use train.sh.
 For instance: BENCHMARK=/data/avqa.json sbatch --array=0-7%4 scripts/slurm/train_array.sh --bf16 True
 USAGE
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +17,7 @@ from model.moe.experts import ExpertBank, ExpertConfig
 from train.checkpoints import CheckpointFolder
 from train.config import TrainConfig
 from train.expert_training import ExpertTraining, Job
+from train.recipe import Extra
 from train.reporting import Reporting
 
 CONFIG = TrainConfig(
@@ -73,6 +74,7 @@ def training(
     model: AnchorLM | None = None,
     task_id: int = 0,
     accelerator: Accelerator | None = None,
+    extra: Callable[[ExpertBank], Extra] = lambda bank: Extra(),
 ) -> tuple[ExpertTraining, ExpertBank]:
     """A training from its start, or from its checkpoint in `folder`, and the bank of its expert."""
     model = model or small_model(config)
@@ -86,7 +88,7 @@ def training(
     made = ExpertTraining(
         model,
         StubInputs(),  # type: ignore[arg-type]
-        Job(task_id, samples),  # type: ignore[arg-type]
+        Job(task_id, samples, extra=extra(bank)),  # type: ignore[arg-type]
         config,
         accelerator or Accelerator(cpu=True),
         checkpoint,
