@@ -56,15 +56,8 @@ class OLoRA(Continued):
 
     @contextmanager
     def extra(self, cell: Cell, shop: Workshop) -> Iterator[Extra]:
-        own = Subspace(
-            shop.bank.parameters_of(cell.task_id),
-            *share(cell.tasks.index(cell.task_id), len(cell.tasks), shop.config.expert.rank),
-            self.olora_lambda,
-        )
-        try:
-            yield own
-        finally:
-            own.release()
+        place = share(cell.tasks.index(cell.task_id), len(cell.tasks), shop.config.expert.rank)
+        yield Subspace(shop.bank.parameters_of(cell.task_id), *place, self.olora_lambda)
 
 
 def share(place: int, tasks: int, rank: int) -> tuple[int, int]:
@@ -73,44 +66,37 @@ def share(place: int, tasks: int, rank: int) -> tuple[int, int]:
 
 
 class Subspace(Extra):
-    """Ranks `start` to `stop` of a LoRA expert learn, the others are put back after every step: a gradient of
-    zero alone would leave them to weight decay."""
+    """Ranks `start` to `stop` of a LoRA expert learn. The others get no gradient, so that clipping and moments
+    see the task's own alone, and are put back after every step: weight decay asks for no gradient."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], start: int, stop: int, weight: float) -> None:
         self.start, self.stop, self.weight = start, stop, weight
-        self.by_rank = [  # ranks come first: the rows of A, the columns of B
+        self.by_rank = [  # ranks are the rows of A and the columns of B
             (parameter, 0 if key.endswith(".lora_A.weight") else 1) for key, parameter in parameters.items()
         ]
         self.before = [parameter.detach().clone() for parameter, _ in self.by_rank]
-        self.hooks = [
-            parameter.register_hook(lambda gradient, axis=axis: self._own(gradient, axis))
-            for parameter, axis in self.by_rank
-        ]
 
-    def _own(self, gradient: Tensor, axis: int) -> Tensor:
-        """The gradient, zero outside the task's ranks: clipping and moments see these alone."""
-        kept = torch.zeros_like(gradient)
-        place = (axis, self.start, self.stop - self.start)
-        kept.narrow(*place).copy_(gradient.narrow(*place))
-        return kept
+    def _others(self, tensor: Tensor, axis: int) -> list[Tensor]:
+        """Views of the ranks that are not the task's."""
+        ends = ((0, self.start), (self.stop, tensor.shape[axis]))
+        return [tensor.narrow(axis, start, stop - start) for start, stop in ends]
 
     def penalty(self) -> Tensor | None:
         """`weight * sum |A_old A_new^T|` over all layers; None for the first task."""
         if not self.start or not self.weight:
             return None
-        pairs = [
-            (a[: self.start].detach(), a[self.start : self.stop]) for a, axis in self.by_rank if axis == 0
-        ]
-        return self.weight * torch.stack([(old @ new.T).abs().sum() for old, new in pairs]).sum()
+        rows = [a for a, axis in self.by_rank if axis == 0]
+        overlaps = [a[: self.start].detach() @ a[self.start : self.stop].T for a in rows]
+        return self.weight * torch.stack([overlap.abs().sum() for overlap in overlaps]).sum()
+
+    def before_step(self) -> None:
+        for parameter, axis in self.by_rank:
+            assert parameter.grad is not None
+            for part in self._others(parameter.grad, axis):
+                part.zero_()
 
     @torch.no_grad()
     def after_step(self) -> None:
         for (parameter, axis), before in zip(self.by_rank, self.before, strict=True):
-            rank = parameter.shape[axis]
-            for start, stop in ((0, self.start), (self.stop, rank)):
-                parameter.narrow(axis, start, stop - start).copy_(before.narrow(axis, start, stop - start))
-
-    def release(self) -> None:
-        """The parameters learn freely again."""
-        for hook in self.hooks:
-            hook.remove()
+            for part, was in zip(self._others(parameter, axis), self._others(before, axis), strict=True):
+                part.copy_(was)

@@ -94,6 +94,7 @@ class ExpertTraining(Training):
         return loss.detach()
 
     def _update(self, step: int, chosen: Sequence[int]) -> float:
+        self.job.extra.before_step()
         norm = super()._update(step, chosen)
         self.job.extra.after_step()
         return norm

@@ -39,6 +39,9 @@ class Extra:
         """Of the learning parameters alone, once an optimiser step; a scalar."""
         return None
 
+    def before_step(self) -> None:
+        """Called when the gradients of an optimiser step are whole, before they are clipped."""
+
     def after_step(self) -> None:
         """Called after every optimiser step."""
 
