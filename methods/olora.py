@@ -66,8 +66,11 @@ def share(place: int, tasks: int, rank: int) -> tuple[int, int]:
 
 
 class Subspace(Extra):
-    """Ranks `start` to `stop` of a LoRA expert learn. The others get no gradient, so that clipping and moments
-    see the task's own alone, and are put back after every step: weight decay asks for no gradient."""
+    """Ranks `start` to `stop` of a LoRA expert learn.
+
+    The others get no gradient, so that clipping and moments see the task's own alone, and are put back after
+    every step: weight decay asks for no gradient.
+    """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], start: int, stop: int, weight: float) -> None:
         self.start, self.stop, self.weight = start, stop, weight

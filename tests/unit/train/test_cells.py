@@ -6,7 +6,7 @@ import pytest
 
 from data.benchmark import read_benchmark
 from data.folders import StudyFolders
-from evaluation.summary import METHOD_TITLES
+from evaluation import summary
 from methods.table import METHODS, NAMES, USUAL, chosen_methods, study_cells, trained
 from train.cells import Cell, independent
 from train.run_cell import check_sources
@@ -61,7 +61,7 @@ def test_tasks_are_chosen_by_number(tmp_path: Path) -> None:
 
 
 def test_methods_are_checked() -> None:
-    assert set(NAMES) == set(METHOD_TITLES)  # every method has a title, and a place in the table
+    assert set(NAMES) == set(summary.METHOD_TITLES)  # every method has a title, and a place in the table
     assert [method.name for method in trained(chosen_methods("oracle joint zero_shot", "tiny"))] == ["joint"]
     with pytest.raises(ValueError, match="'anchor_mo', expected all or some of anchor_moe"):
         chosen_methods("anchor_mo", "tiny")
@@ -71,7 +71,8 @@ def test_methods_are_checked() -> None:
 
 def test_the_main_job_is_what_it_was() -> None:
     usual = ("anchor_moe", "oracle", "sequential", "joint", "zero_shot", "blind")
-    assert usual == USUAL and chosen_methods(None, "tiny") == METHODS[: len(usual)]
+    assert usual == USUAL and set(usual) == set(summary.USUAL)
+    assert chosen_methods(None, "tiny") == METHODS[: len(usual)]
     assert [method.name for method in chosen_methods(None, "published")] == ["anchor_moe"]
     assert chosen_methods("all", "tiny") == METHODS
 
