@@ -25,7 +25,9 @@ def training_costs(
     """Method -> one entry for each of its expert files; seconds null where no record says."""
     parameters = sum(math.prod(shape) for shape in bank.expected_shapes().values())
     return {
-        method.name: [_entry(path, parameters) for path in method.expert_files(tasks, folders) if path.is_file()]
+        method.name: [
+            _entry(path, parameters) for path in method.expert_files(tasks, folders) if path.is_file()
+        ]
         for method in methods
     }
 

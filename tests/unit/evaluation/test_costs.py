@@ -10,6 +10,7 @@ import pytest
 from data.benchmark import Task
 from data.folders import StudyFolders
 from evaluation.costs import record_costs, training_costs
+from methods.table import chosen_methods
 from model.moe.experts import ExpertBank
 
 CPU = {"device": "cpu", "threads": 1, "processes": 2}
@@ -40,7 +41,7 @@ def test_what_training_cost(tmp_path: Path) -> None:
     }
     (experts / "expert_task_0.run.json").write_text(json.dumps(record))
     found = training_costs(
-        tasks, ["anchor_moe", "sequential", "zero_shot"], folders, cast(ExpertBank, Bank())
+        tasks, chosen_methods("anchor_moe sequential zero_shot", "tiny"), folders, cast(ExpertBank, Bank())
     )
     first, second = found["anchor_moe"]
     assert (first["parameters"], first["bytes"], first["seconds"], first["device"]) == (32, 100, 3.5, "cpu")
