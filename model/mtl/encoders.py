@@ -6,13 +6,12 @@ Both have the stages of a ResNet (conv1, bn1, relu, maxpool, layer1 .. layer4), 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from torchvision.models import resnet50
+
+from model.mtl.recompute import lean
 
 PLAIN_WIDTHS = (64, 64, 128, 256)
 
@@ -20,45 +19,21 @@ PLAIN_WIDTHS = (64, 64, 128, 256)
 class StagedEncoder(nn.Module):
     """Runs its children in order.
 
-    recompute: all but the last stage keep their input only and run once more during the backward pass, one
-    at a time. The same gradients, to the bit on a CPU. In the dilated ResNet-50 they hold two thirds of the
-    activations and do 40 % of the work.
+    recompute: stages make again in the backward pass what stands between their convolutions; the stem and the
+    first stage, much memory and little work, convolutions as well. The same gradients, to the bit on a CPU.
     """
 
     recompute = False
 
     def forward(self, image: Tensor) -> Tensor:
         children = list(self.children())
-        *early, last = nn.Sequential(*children[:-3]), *children[-3:]  # the stem goes with the first layer
-        for stage in early:
+        stages = [nn.Sequential(*children[:-3]), *children[-3:]]  # the stem goes with the first layer
+        for number, stage in enumerate(stages):
             if self.recompute and torch.is_grad_enabled():
-                contexts = partial(_contexts, stage)
-                image = checkpoint(stage, image, use_reentrant=False, context_fn=contexts)
+                image = lean(stage, image, keep=number > 0)
             else:
                 image = stage(image)
-        return last(image)
-
-
-def _contexts(stage: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Around a stage's first pass, and around its second."""
-    return nullcontext(), Unmoved(stage)
-
-
-class Unmoved(AbstractContextManager[None]):
-    """Puts a module's buffers back in the end: running statistics must not see a batch twice. May be entered
-    again and again, as a graph that is gone through several times does.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self._buffers = list(module.buffers())
-        self._before: list[Tensor] = []
-
-    def __enter__(self) -> None:
-        self._before = [buffer.clone() for buffer in self._buffers]
-
-    def __exit__(self, *exception: object) -> None:
-        for buffer, value in zip(self._buffers, self._before, strict=True):
-            buffer.data.copy_(value)  # past autograd, for which they have not changed
+        return image
 
 
 def set_recompute(model: nn.Module, recompute: bool) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset
@@ -90,6 +91,8 @@ class Trainer:
         names, device = list(self.tasks), self.accelerator.device
         self.model = architecture(names, encoder_class, decoders, device=device, **dict(arch_args or {}))
         self.model.to(device)
+        if self.accelerator.mixed_precision != "no":  # the layout that 16-bit convolutions are fast in
+            self.model.to(memory_format=torch.channels_last)
         self.weighting = make_weighting(weighting, len(names))
         set_recompute(self.model, self.settings.recompute)
         self.backward = TaskwiseBackward(self.model, self.weighting, self.tasks, self.accelerator)
