@@ -46,6 +46,7 @@ from examples.nyu.config import StudyConfig
 from examples.nyu.study import make_trainer
 from model.mtl.architectures import AOEMTL
 from model.mtl.dilated import ReachingConv2d
+from model.mtl.pointwise import PointwiseConv2d
 from train.mtl.trainer import Trainer
 from train.reporting import Reporting
 
@@ -198,10 +199,11 @@ def published_step(trainer: Trainer, inputs: Tensor, targets: dict[str, Tensor])
 
 
 def make_dense(model: nn.Module) -> None:
-    """Dilated convolutions as torch has them."""
+    """Convolutions as torch has them."""
     for module in model.modules():
-        if isinstance(module, ReachingConv2d):
+        if isinstance(module, ReachingConv2d | PointwiseConv2d):
             module.__class__ = nn.Conv2d
+            module.to(memory_format=torch.contiguous_format)
 
 
 class Distance(NamedTuple):

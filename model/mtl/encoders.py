@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
+from model.mtl.pointwise import use_pointwise
 from model.mtl.recompute import lean
 
 PLAIN_WIDTHS = (64, 64, 128, 256)
@@ -58,6 +59,7 @@ class DilatedResNet50(StagedEncoder):
         for name, part in network.named_children():
             if name not in ("avgpool", "fc"):
                 self.add_module(name, part)
+        use_pointwise(self)
         if state is not None:
             self.load(state)
 

@@ -1,27 +1,31 @@
 """How much memory training will take, known before its first step.
 
-The model runs once on the meta device, where tensors have sizes but no content; what autograd keeps for the
-backward pass is counted.
+Forward and backward run once on the meta device, where tensors have sizes but no content, task by task as in
+train/mtl/backward.py; the bytes of all tensors that are alive are followed.
 
-    need = parameters + gradients + optimiser + shared activations + largest task's activations + work
+    need = parameters and optimiser + the most that is alive of activations and gradients + work
 
-Work is what comes and goes: the largest result of a layer and its gradient, both also in the layout that the
-convolutions want; a task's output at the size of the image, its logarithm and the gradients of both; and what
-the libraries keep for themselves.
+Work is what stands beside: the largest result of a layer in the layouts that the convolutions want, a task's
+output at the size of the image, its logarithm and the gradients of both, and what the libraries keep for
+themselves.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from model.mtl.architectures import Architecture
+from train.mtl.backward import cut_off, pass_on
 from train.mtl.optim import OptimConfig
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -34,40 +38,51 @@ STATES = {"adam": 2, "adamw": 2, "sgd": 1, "adagrad": 1, "rmsprop": 2}  # number
 class MemoryNeed:
     """Bytes that a training step takes."""
 
-    parameters: int  # with gradients and optimiser
-    activations: int  # of the shared part and the largest task
-    work: int  # what comes and goes
+    parameters: int  # with optimiser
+    step: int  # activations and gradients, at the moment when they are most
+    work: int  # what stands beside
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.parameters + self.activations + self.work
+        return self.parameters + self.step + self.work
 
 
-@dataclass
-class _Kept:
-    """Bytes saved for backward, and the largest tensor."""
+class LiveBytes(TorchDispatchMode):
+    """Follows the bytes of tensors that operations make within the block, each storage once.
 
-    bytes: int = 0
-    largest: int = 0
+    before: tensors that are there already and do not count.
+    """
 
+    def __init__(self, before: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.now = self.most = self.largest = 0
+        self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in before}
 
-@contextmanager
-def _count(weights: Iterable[Tensor]) -> Iterator[_Kept]:
-    """Count what autograd saves within the block, each storage once, weights not."""
-    kept = _Kept()
-    alive = {weight.untyped_storage()._cdata: weight.untyped_storage() for weight in weights}
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._see(leaf.untyped_storage())
+        return out
 
-    def save(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in alive:
-            alive[storage._cdata] = storage  # keeps the address from being used again
-            kept.bytes += storage.nbytes()
-            kept.largest = max(kept.largest, storage.nbytes())
-        return tensor
+    def _see(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._sizes:
+            return
+        self._sizes[key] = size
+        self.now += size
+        self.most, self.largest = max(self.most, self.now), max(self.largest, size)
+        weakref.finalize(storage, self._gone, key).atexit = False
 
-    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        yield kept
+    def _gone(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)
 
 
 def predict(
@@ -78,29 +93,27 @@ def predict(
 ) -> MemoryNeed:
     """Need of a training step with inputs of this shape, batch first.
 
-    half: activations in 16 bits, which stand beside a copy of the weights in 16 bits.
+    half: activations in 16 bits; beside the weights stands a copy in 16 bits.
     """
     ghost = copy.deepcopy(model).to("meta").train()
     size = sum(p.numel() * p.element_size() for p in ghost.parameters())
-    weights = list(ghost.parameters())
-    image = torch.empty(inputs, device="meta")
-    with _count(weights) as common:
+    parameters = size * (1 + STATES[optim.optim])
+    if half:
+        ghost.bfloat16()
+        parameters += size  # the copy, and the other half of each gradient
+    image = torch.empty(inputs, device="meta", dtype=next(ghost.parameters()).dtype)
+    outputs = 0
+    with LiveBytes([*ghost.parameters(), *ghost.buffers(), image]) as live:
         shared = ghost.shared(image)
-    tasks, outputs = [], [0]
-    for task in ghost.task_name:
-        with _count(weights) as kept:
-            out = ghost.task_output(task, image, tuple(piece.detach().requires_grad_() for piece in shared))
-        tasks.append(kept)
-        if out.ndim == 4:
-            outputs.append(OUTPUTS * 4 * out.shape[0] * out.shape[1] * image.shape[2] * image.shape[3])
-    largest = max(tasks, key=lambda kept: kept.bytes)
-    together = common.bytes + largest.bytes
-    work = LAYOUTS * max(common.largest, largest.largest)
-    return MemoryNeed(
-        size * (2 + STATES[optim.optim]) + (size // 2 if half else 0),
-        together // 2 if half else together,
-        (work // 2 if half else work) + max(outputs) + LIBRARIES,
-    )
+        cut = cut_off(shared)
+        for task in ghost.task_name:
+            out = ghost.task_output(task, image, cut)
+            out.sum().backward()
+            if out.ndim == 4:
+                outputs = max(outputs, 4 * out.shape[0] * out.shape[1] * image.shape[2] * image.shape[3])
+            del out
+        pass_on(shared, [piece.grad for piece in cut])
+    return MemoryNeed(parameters, live.most, LAYOUTS * live.largest + OUTPUTS * outputs + LIBRARIES)
 
 
 def available(device: torch.device) -> int | None:

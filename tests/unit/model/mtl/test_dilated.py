@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from model.mtl.dilated import ReachingConv2d, share_of_work
+from model.mtl.dilated import ReachingConv2d, cuts, from_blocks, share_of_work, to_blocks
 from model.mtl.heads import deeplab_head
 
 
@@ -37,6 +37,20 @@ def test_outputs_and_gradients(
     layer = nn.Conv2d(3, 4, kernel, padding=padding, dilation=dilation, bias=bias).double()
     for expected, ours in zip(*both(layer, height, width), strict=True):
         torch.testing.assert_close(ours, expected)
+
+
+@given(height=st.integers(1, 9), width=st.integers(1, 9), dilation=st.tuples(*2 * [st.integers(1, 10)]))
+def test_blocks_there_and_back(height: int, width: int, dilation: tuple[int, int]) -> None:
+    image = torch.randn(2, 3, height, width)
+    rows = to_blocks(image, dilation)
+    assert rows.shape == (2 * height * width, 3)
+    assert torch.equal(from_blocks(rows, 2, height, width, dilation), image)
+
+
+def test_cuts() -> None:
+    assert cuts(36, 12) == [0, 12, 24, 36]
+    assert cuts(18, 12) == [0, 6, 12, 18]
+    assert cuts(18, 24) == [0, 18]
 
 
 def test_share_of_work() -> None:

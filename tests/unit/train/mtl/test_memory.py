@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.mtl.architectures import AOEMTL, HPS
+from model.mtl.architectures import AOEMTL, HPS, Architecture
 from model.mtl.encoders import set_recompute
-from tests.unit.train.mtl.small import IMAGE, make_trainer
+from tests.unit.train.mtl.small import IMAGE, batch, make_trainer
 from train.mtl import memory
-from train.mtl.memory import MemoryNeed, check_memory, predict
+from train.mtl.memory import LIBRARIES, LiveBytes, MemoryNeed, check_memory, predict
 from train.mtl.optim import OptimConfig
 
 
@@ -17,37 +17,44 @@ def test_prediction(tmp_path: Path) -> None:
     model = make_trainer(tmp_path, AOEMTL).model
     need, twice = (predict(model, (size, *IMAGE), OptimConfig()) for size in (4, 8))
     size = sum(p.numel() for p in model.parameters()) * 4
-    assert need.parameters == 4 * size == twice.parameters
-    assert 1.9 < twice.activations / need.activations <= 2
-    assert predict(model, (4, *IMAGE), OptimConfig("sgd")).parameters == 3 * size
-    assert predict(model, (4, *IMAGE), OptimConfig(), half=True).activations == need.activations // 2
+    assert need.parameters == 3 * size == twice.parameters
+    assert need.step < twice.step < 2 * need.step  # gradients stay the same
+    assert predict(model, (4, *IMAGE), OptimConfig("sgd")).parameters == 2 * size
+    half = predict(model, (4, *IMAGE), OptimConfig(), half=True)
+    assert half.parameters == 4 * size
+    assert half.step == pytest.approx(need.step / 2, rel=0.02)
     assert predict(make_trainer(tmp_path, HPS).model, (4, *IMAGE), OptimConfig()).total < need.total
     assert all(p.device.type == "cpu" for p in model.parameters())
     set_recompute(model, False)
-    assert predict(model, (4, *IMAGE), OptimConfig()).activations > 1.2 * need.activations
+    assert predict(model, (4, *IMAGE), OptimConfig()).step > 1.05 * need.step
 
 
+@pytest.mark.parametrize("architecture", [HPS, AOEMTL])
 @pytest.mark.parametrize("recompute", [False, True])
-def test_activations_are_what_autograd_keeps(recompute: bool, tmp_path: Path) -> None:
-    model = make_trainer(tmp_path, HPS).model
+def test_a_step_holds_what_was_predicted(
+    recompute: bool, architecture: type[Architecture], tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, architecture)
+    model = trainer.model
     set_recompute(model, recompute)
-    weights = {p.data_ptr() for p in model.parameters()}
-    kept: dict[int, torch.Tensor] = {}
-
-    def save(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    def total() -> int:
-        return sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in weights)
-
-    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        shared = model.shared(torch.rand(4, *IMAGE))
-    common, kept = total(), {}
-    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        model.task_output("near", torch.rand(4, *IMAGE), (shared[0].detach().requires_grad_(),))
     need = predict(model, (4, *IMAGE), OptimConfig())
-    assert need.activations == pytest.approx(common + total(), rel=0.02)
+    inputs, targets = batch(range(4))
+    with LiveBytes([*model.parameters(), *model.buffers(), inputs, *targets.values()]) as live:
+        trainer.backward(inputs, targets)
+    assert 0.95 * need.step < live.most < need.step + need.work - LIBRARIES  # losses are work
+
+
+def test_live_bytes() -> None:
+    before = torch.ones(10)
+    with LiveBytes([before]) as live:
+        kept = before + 1
+        view = kept.view(2, 5)
+        del kept
+        before.add_(1)
+        torch.zeros(100).sum()
+    assert (live.now, live.most, live.largest) == (40, 444, 400)
+    del view
+    assert live.now == 0
 
 
 def test_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
