@@ -2,10 +2,11 @@
 
     python benchmark.py --size 288 384 --threads 2
 
-Published: all experts' features stacked and concatenated for each task, dense dilated ASPP, one graph over
-all tasks, fp32. Ours: no stack, taps that reach the map only, task by task, all but the encoders' last stages
-recomputed; in fp32, in fp32 with --no-recompute (kept), in bf16. ResNet-50, --num_experts 1 1, batch 2 by
-default. A step is forward and backward.
+Published: all experts' features stacked and concatenated for each task, dense dilated ASPP, torch's own
+convolutions, one graph over all tasks, fp32. Ours: as main.py trains by default (no stack, taps that reach
+the map only, task by task, encoders keep what convolutions put out and make the rest again, freed memory goes
+back between tasks); in fp32, in fp32 with --no-recompute (kept), in bf16. ResNet-50, --num_experts 1 1, batch
+2 by default. A step is forward and backward.
 
 Each side runs in a process of its own. Peak: the most that process ever held, Python and libraries included;
 start: what it held before its first step (libraries, weights). Processor seconds are of all threads, and

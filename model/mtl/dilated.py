@@ -134,6 +134,7 @@ class _TapConvolution(torch.autograd.Function):
                 read, write = _spans(piece, batch)
                 add_product(grad_rows[read], grad_out[write], weight[:, :, i, j])
                 add_product(grad_weight[:, :, i, j], grad_out[write].t(), rows[read])
+        del rows, grad_out  # before the way back takes as much again
         return from_blocks(grad_rows, batch, height, width, ctx.dilation), grad_weight, None
 
 

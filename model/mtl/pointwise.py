@@ -29,9 +29,8 @@ class _Pointwise(torch.autograd.Function):
         matrix, wanted = weight.flatten(1), ctx.needs_input_grad[0]  # (O, C)
         if channels_last(inputs):
             rows, grad = (image.permute(0, 2, 3, 1).flatten(0, 2) for image in (inputs, gradients[0]))
-            batch, channels, height, width = inputs.shape
-            back = (grad @ matrix).view(batch, height, width, channels).permute(0, 3, 1, 2) if wanted else None
-            return back, (grad.t() @ rows).view_as(weight)
+            back = (grad @ matrix).view(inputs.permute(0, 2, 3, 1).shape) if wanted else None
+            return None if back is None else back.permute(0, 3, 1, 2), (grad.t() @ rows).view_as(weight)
         images, grads = inputs.flatten(2), gradients[0].flatten(2)  # (B, C, P), (B, O, P)
         back, grad_matrix = torch.empty_like(images) if wanted else None, torch.zeros_like(matrix)
         for number, (image, grad) in enumerate(zip(images, grads, strict=True)):

@@ -1,7 +1,7 @@
 """Activations that are made again in the backward pass, from the results of the convolutions.
 
-Of what autograd keeps of an encoder half is made between convolutions, by normalisation, ReLU and addition, in
-a few percent of its time. A stage run by `lean` keeps its input and what its convolutions put out; in the
+Half of what autograd keeps of an encoder is made between convolutions, by normalisation, ReLU and addition,
+in a few percent of its time. A stage run by `lean` keeps its input and what its convolutions put out; in the
 backward pass the rest is made again, one stage at a time, by the same operations: the same bits.
 """
 
@@ -29,7 +29,9 @@ def lean(stage: nn.Module, inputs: Tensor, keep: bool = True) -> Tensor:
     return checkpoint(stage, inputs, use_reentrant=False, context_fn=contexts)
 
 
-def _contexts(stage: nn.Module, keep: bool) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+def _contexts(
+    stage: nn.Module, keep: bool
+) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     """Around a stage's first pass, and around those that make it again."""
     kept: list[Tensor] = []
     return _Keep(kept) if keep else nullcontext(), _Again(stage, kept)

@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from model.mtl.architectures import Architecture, Shared
+from train.mtl.allocator import give_back_freed
 from train.mtl.tasks import MultiTask
 from train.mtl.weightings import Coefficients, Weighting
 
@@ -37,7 +38,10 @@ class StepResult:
 
 
 class TaskwiseBackward:
-    """Leaves the gradient of one step in the parameters of a model and of its weighting."""
+    """Leaves the gradient of one step in the parameters of a model and of its weighting.
+
+    frugal: on a CPU, freed memory goes back to the system between the passes (train/mtl/allocator.py).
+    """
 
     def __init__(
         self,
@@ -45,7 +49,9 @@ class TaskwiseBackward:
         weighting: Weighting,
         tasks: Mapping[str, MultiTask],
         accelerator: Accelerator,
+        frugal: bool = False,
     ) -> None:
+        self.frugal = frugal and accelerator.device.type == "cpu"
         self.model, self.weighting, self.tasks, self.accelerator = model, weighting, tasks, accelerator
         self.shared_parameters = list(dict.fromkeys(model.get_share_params()))
 
@@ -77,6 +83,7 @@ class TaskwiseBackward:
             loss = self._loss(task, inputs, targets, cut)
             (weight * loss).backward()
             losses.append(loss.detach())
+        self._between()
         pass_on(shared, [piece.grad for piece in cut])
         return torch.stack(losses)
 
@@ -104,6 +111,7 @@ class TaskwiseBackward:
             taken.update(own)
             own_rows.append(own)
         if shared:
+            self._between()
             for number, gradients in enumerate(cuts):
                 pass_on(shared, gradients, retain=number + 1 < len(cuts))
                 add(shared_rows[number], take(self.shared_parameters))
@@ -127,10 +135,18 @@ class TaskwiseBackward:
         return mean, coefficients.shared
 
     def _loss(self, task: str, inputs: Tensor, targets: Mapping[str, Tensor], shared: Shared) -> Tensor:
+        self._between()
         with self.accelerator.autocast():
             output = self.model.task_output(task, inputs, shared)
         rule, target = self.tasks[task], targets[task]
-        return rule.loss(rule.prepare(output, target), target)
+        loss = rule.loss(rule.prepare(output, target), target)
+        self._between()
+        return loss
+
+    def _between(self) -> None:
+        """Between two passes."""
+        if self.frugal:
+            give_back_freed()
 
     def _loss_scale(self) -> float:
         """Factor that keeps fp16 gradients from vanishing; the optimiser divides it out again."""

@@ -45,7 +45,8 @@ class TrainerSettings:
     test_batch: int = 8
     seed: int = 0
     workers: int = 0  # processes that read data
-    recompute: bool = True  # encoders run all but their last stage again: less memory, the same result
+    recompute: bool = True  # keep results of convolutions, make the rest again: less memory, the same result
+    )
 
     def __post_init__(self) -> None:
         if self.train_batch < 2 or self.test_batch < 1:
@@ -95,7 +96,9 @@ class Trainer:
             self.model.to(memory_format=torch.channels_last)
         self.weighting = make_weighting(weighting, len(names))
         set_recompute(self.model, self.settings.recompute)
-        self.backward = TaskwiseBackward(self.model, self.weighting, self.tasks, self.accelerator)
+        self.backward = TaskwiseBackward(
+            self.model, self.weighting, self.tasks, self.accelerator, frugal=self.settings.recompute
+        )
         self.history: list[dict[str, Any]] = []
 
     def train(
