@@ -41,7 +41,6 @@ class StudyConfig:
     seed: int = 0
     precision: str = "no"
     recompute: bool = True  # keep results of convolutions, make the rest again: less memory, the same result
-    )
 
     def __post_init__(self) -> None:
         for name, value, known in (

@@ -1,8 +1,8 @@
 """Memory that was freed, back to the system.
 
-The C library keeps for later what it is given back, and what a task's graph leaves free lies in pieces between
-what stays: pieces too small for the next task's maps. In a step of AoE-MTL with ResNet-50 on 288 x 384 that
-was as much again as its tensors held.
+The C library keeps for later what it is given back, and what a task's graph leaves free lies in pieces
+between what stays: pieces too small for the next task's maps. In a step of AoE-MTL with ResNet-50 on
+288 x 384 that was as much again as its tensors held.
 """
 
 from __future__ import annotations
