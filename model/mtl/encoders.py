@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
+from model.mtl.allocator import give_back_freed
 from model.mtl.pointwise import use_pointwise
 from model.mtl.recompute import lean
 
@@ -22,6 +23,7 @@ class StagedEncoder(nn.Module):
 
     recompute: stages make again in the backward pass what stands between their convolutions; the stem and the
     first stage, much memory and little work, convolutions as well. The same gradients, to the bit on a CPU.
+    There the memory that the head left free goes back to the system when the encoder's turn comes.
     """
 
     recompute = False
@@ -29,11 +31,12 @@ class StagedEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         children = list(self.children())
         stages = [nn.Sequential(*children[:-3]), *children[-3:]]  # the stem goes with the first layer
+        if not (self.recompute and torch.is_grad_enabled()):
+            return nn.Sequential(*stages)(image)
         for number, stage in enumerate(stages):
-            if self.recompute and torch.is_grad_enabled():
-                image = lean(stage, image, keep=number > 0)
-            else:
-                image = stage(image)
+            image = lean(stage, image, keep=number > 0)
+        if image.device.type == "cpu" and image.requires_grad:
+            image.register_hook(lambda _: give_back_freed())
         return image
 
 

@@ -21,8 +21,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from model.mtl.allocator import give_back_freed
 from model.mtl.architectures import Architecture, Shared
-from train.mtl.allocator import give_back_freed
 from train.mtl.tasks import MultiTask
 from train.mtl.weightings import Coefficients, Weighting
 
@@ -40,7 +40,7 @@ class StepResult:
 class TaskwiseBackward:
     """Leaves the gradient of one step in the parameters of a model and of its weighting.
 
-    frugal: on a CPU, freed memory goes back to the system between the passes (train/mtl/allocator.py).
+    frugal: on a CPU, freed memory goes back to the system between the passes (model/mtl/allocator.py).
     """
 
     def __init__(

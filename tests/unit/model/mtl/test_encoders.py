@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet50
 
 from model.mtl.encoders import DilatedResNet50, PlainEncoder, set_recompute
+from train.mtl.memory import LiveBytes
 
 
 @torch.no_grad()
@@ -29,30 +31,41 @@ def test_plain_encoder_has_seven_convolutions_and_any_image_size() -> None:
     assert encoder(torch.zeros(1, 3, 20, 28)).shape == (1, 5, 5, 7)
 
 
-def step(encoder: PlainEncoder, recompute: bool) -> tuple[list[Tensor], list[Tensor], int]:
+def step(encoder: PlainEncoder, recompute: bool, half: bool) -> tuple[list[Tensor], list[Tensor], int]:
     """Gradients, buffers afterwards, and bytes kept for the backward pass, which is gone through twice."""
     set_recompute(encoder, recompute)
-    kept: dict[int, Tensor] = {}
-
-    def save(tensor: Tensor) -> Tensor:
-        kept[tensor.data_ptr()] = tensor
-        return tensor
-
-    weights = {p.data_ptr() for p in encoder.parameters()}
-    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        out = encoder(torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0)))
-    size = sum(t.nbytes for place, t in kept.items() if place not in weights)
-    out.sin().sum().backward(retain_graph=True)
-    out.cos().sum().backward()
+    image = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    with LiveBytes([*encoder.parameters(), *encoder.buffers(), image]) as live:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            out = encoder(image)
+        size = live.now
+    out.float().sin().sum().backward(retain_graph=True)
+    out.float().cos().sum().backward()
     grads = [p.grad.clone() for p in encoder.parameters()]
     encoder.zero_grad()
     return grads, [buffer.clone() for buffer in encoder.buffers()], size
 
 
-def test_recomputed_stages_give_the_same_bits_from_less_memory() -> None:
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_recomputed_stages_give_the_same_bits_from_less_memory(half: bool, frozen: bool) -> None:
     one, two = PlainEncoder((4, 4, 6, 8)), PlainEncoder((4, 4, 6, 8))
     two.load_state_dict(one.state_dict())
-    kept, again = step(one, False), step(two, True)
+    for encoder in (one, two):
+        encoder.train(not frozen)
+    kept, again = step(one, False, half), step(two, True, half)
     for ours, theirs in zip((*kept[0], *kept[1]), (*again[0], *again[1]), strict=True):
         assert torch.equal(ours, theirs)
     assert again[2] < 0.7 * kept[2]
+
+
+def test_convolutions_after_the_first_stage_run_once() -> None:
+    encoder, image, flops = PlainEncoder((4, 4, 6, 8)), torch.rand(2, 3, 24, 32), []
+    for recompute in (False, True):
+        set_recompute(encoder, recompute)
+        with FlopCounterMode(display=False) as counter:
+            encoder(image).sum().backward()
+        flops.append(counter.get_total_flops())
+    with FlopCounterMode(display=False) as first:
+        torch.nn.Sequential(*list(encoder.children())[:-3])(image)
+    assert flops[1] == flops[0] + first.get_total_flops()
