@@ -65,9 +65,18 @@ def test_parameters_are_the_same_objects() -> None:
 
 
 def test_autocast() -> None:
-    layer = ReachingConv2d.like(nn.Conv2d(3, 4, 3, padding=12, dilation=12))
-    with torch.autocast("cpu", torch.bfloat16):
-        assert layer(torch.randn(1, 3, 12, 12)).dtype == torch.bfloat16
+    dense = nn.Conv2d(16, 24, 3, padding=12, dilation=12, bias=False)
+    found = []
+    for layer in (dense, ReachingConv2d.like(dense)):
+        dense.zero_grad()
+        image = torch.randn(2, 16, 18, 24, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = layer(image)
+        assert out.dtype == torch.bfloat16
+        out.float().sin().sum().backward()
+        found.append([out.float(), image.grad, dense.weight.grad])
+    for expected, ours in zip(*found, strict=True):
+        assert (ours - expected).norm() < 0.02 * expected.norm()
 
 
 def test_other_layers_are_refused() -> None:
