@@ -11,7 +11,8 @@ Legend: B samples, E tasks, M modalities, W feature width.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ from model.moe.routing_records import (
     RoutingFeatures,
     parse_modality_combination,
 )
+from model.moe.shortlist import LARGE, Shortlist
 
 __all__ = [
     "MODALITIES",
@@ -47,6 +49,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+_UNDECIDED = 1e-9
+"""Scores of a shortlist that are nearer to each other are left to the scores of all tasks."""
 
 
 class Router:
@@ -84,12 +88,15 @@ class Router:
         self.metrics = self._fit()
         self.far_check = FarCheck(self.anchors, self.modalities, config.far_level, config.wordings)
         _check_held_out(self.anchors, self.modalities, config.abstain)
-        self.raw = config.metric == "raw" or not self.metrics
+        self.raw = config.router != "lda" and (config.metric == "raw" or not self.metrics)
         self._columns = {
             name: torch.tensor([i for i, anchor in enumerate(self.anchors) if name in anchor.means])
             for name in self.modalities
         }
         self._raw_means: dict[str, tuple[Tensor, Tensor]] = {}
+        everywhere = all(len(columns) == len(self.anchors) for columns in self._columns.values())
+        self._short = config.router == "cosine" and everywhere and len(self.anchors) >= LARGE
+        self._shortlist: Shortlist | None = None  # made when first asked for
 
     def _fit(self) -> dict[str, ModalityMetric]:
         """Modality -> metric; empty if any anchor has no statistics."""
@@ -139,53 +146,98 @@ class Router:
             ValueError: what the router needs is not given, or widths or kinds differ from the anchors'.
         """
         self._check_features(features)
-        modality_scores: dict[str, Tensor] = {}
+
+        @cache
+        def compare() -> tuple[Tensor, dict[str, Tensor]]:
+            return self._scores(features, labels, norms)
+
         far = None
-        if self.config.router in ("cosine", "lda"):
-            scores, modality_scores = self._compare(features)
-        elif self.config.router == "autonomy":
-            scores = given_scores(norms, len(features), self.candidates)
-        elif self.config.router == "oracle":
-            scores = label_scores(labels, len(features), self.candidates)
-        elif self.config.router == "lookup":
-            scores, far = text_scores(texts, self.known_texts, len(features), self.candidates)
-        else:
-            scores = content_scores(features, self.config.seed, self.candidates)
-        known = torch.where(scores.isnan(), -torch.inf, scores)
-        chosen = [self.candidates[int(index)] for index in known.argmax(1)]
+        if self.config.router == "lookup":
+            found, far = text_scores(texts, self.known_texts, len(features), self.candidates)
+            compare = cache(lambda: (found, {}))
+        columns = self._short_way(features) if self._short else None
+        if columns is None:
+            columns = _known(compare()[0]).argmax(1).tolist()
         if far is None:
-            far = self._far(features, known)
+            far = self._far(features, columns, lambda: _known(compare()[0]))
+        chosen = [self.candidates[column] for column in columns]
         if self.config.abstain:
             chosen = [NO_EXPERT if flag else task for task, flag in zip(chosen, far.tolist(), strict=True)]
         missing = {name: len(features) - int(self._present(features, name).sum()) for name in self.modalities}
-        return Routing(chosen, self.candidates, scores, modality_scores, far, missing)
+        return Routing(chosen, self.candidates, compare, far, missing)
 
-    def _far(self, features: RoutingFeatures, scores: Tensor) -> Tensor:
-        """Which samples are far from every task; asked of the best scores (B, E) first. (B,) bool"""
-        order = scores.argsort(dim=1, descending=True, stable=True).tolist()
+    def _scores(
+        self, features: RoutingFeatures, labels: Sequence[int] | None, norms: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scores (B, E) and scores per modality of all routers but `lookup`."""
+        if self.config.router in ("cosine", "lda"):
+            return self._compare(features)
+        if self.config.router == "autonomy":
+            return given_scores(norms, len(features), self.candidates), {}
+        if self.config.router == "oracle":
+            return label_scores(labels, len(features), self.candidates), {}
+        return content_scores(features, self.config.seed, self.candidates), {}
+
+    def _far(self, features: RoutingFeatures, columns: Sequence[int], known: Callable[[], Tensor]) -> Tensor:
+        """Which samples are far from every task; asked of the best `columns` first, then in the order of the
+        `known` scores (B, E). (B,) bool"""
         values = {name: features.values[name].detach().cpu() for name in features.values}
         present = {name: self._present(features, name).tolist() for name in values}
-        return torch.tensor(
-            [
-                self.far_check.is_far(
-                    {name: value[row] for name, value in values.items() if present[name][row]},
-                    [self.candidates[column] for column in columns],
-                )
-                for row, columns in enumerate(order)
-            ],
-            dtype=torch.bool,
-        )
+        found = []
+        for row, best in enumerate(columns):
+            sample = {name: value[row] for name, value in values.items() if present[name][row]}
+            is_far = self.far_check.is_far(sample, [self.candidates[best]])
+            if is_far and len(self.candidates) > 1:
+                order = known()[row].argsort(descending=True, stable=True).tolist()
+                is_far = self.far_check.is_far(sample, [self.candidates[column] for column in order])
+            found.append(is_far)
+        return torch.tensor(found, dtype=torch.bool)
 
-    def _compare(self, features: RoutingFeatures) -> tuple[Tensor, dict[str, Tensor]]:
-        """Scores (B, E) and scores per modality."""
-        shape = (len(features), len(self.candidates))
+    def _short_way(self, features: RoutingFeatures) -> list[int] | None:
+        """The best column of every row, from exact scores of the anchors that may have it; None where these
+        are many, or a row is undecided or shares no modality with the anchors."""
+        if self._shortlist is None:
+            self._shortlist = Shortlist({name: self._units(name) for name in self.modalities})
+        near, weights = [], self.weights()
+        rows = {name: self._present(features, name).tolist() for name in self.modalities}
+        for row in range(len(features)):
+            names = [name for name in self.modalities if rows[name][row]]
+            if not names:
+                return None
+            sample = {name: self._in_space(name, features.values[name][row][None])[0] for name in names}
+            informed = any(weights[name] > 0 for name in names)
+            near.append(self._shortlist.near(sample, weights if informed else dict.fromkeys(names, 1.0)))
+        columns = torch.cat(near).unique()
+        if len(columns) > len(self.candidates) // 4:
+            return None
+        best = self._compare(features, columns)[0].topk(min(2, len(columns)), dim=1)
+        if len(columns) > 1 and bool((best.values[:, 0] - best.values[:, 1] < _UNDECIDED).any()):
+            return None
+        return columns[best.indices[:, 0]].tolist()  # type: ignore[no-any-return]
+
+    def _units(self, name: str) -> Tensor:
+        """The anchors' vectors that cosines are taken with, at length 1 or 0. (E, K)"""
+        means, squares = self._means(name)
+        return torch.where(squares[:, None] > 0, means / squares.sqrt()[:, None], 0.0)
+
+    def _in_space(self, name: str, x: Tensor) -> Tensor:
+        """Features (B, W) in the space that cosines are taken in. (B, K) float64"""
+        x = x.detach().cpu().double()
+        return x if self.raw else self.metrics[name].whiten(x)
+
+    def _compare(
+        self, features: RoutingFeatures, columns: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scores (B, E) and scores per modality; of some `columns` only, where all anchors have all
+        modalities."""
+        shape = (len(features), len(self.candidates) if columns is None else len(columns))
         above, below = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
         weights = self.weights() if self.config.router == "cosine" else {}
         informed = torch.zeros(shape, dtype=torch.bool)  # (B, E): some modality with a weight was compared
         plain, common = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
         modality_scores = {}
         for name in self.modalities:
-            score = self._compare_one(features, name)
+            score = self._compare_one(features, name, columns)
             modality_scores[name] = score
             there = ~score.isnan()
             score = torch.where(there, score, 0.0)
@@ -199,25 +251,30 @@ class Router:
             scores = torch.where(informed, above / below.clamp_min(1e-300), plain / common)
         return scores, modality_scores
 
-    def _compare_one(self, features: RoutingFeatures, name: str) -> Tensor:
+    def _compare_one(self, features: RoutingFeatures, name: str, columns: Tensor | None) -> Tensor:
         """One modality: scores (B, E), NaN where sample or anchor lacks it."""
         rows = self._present(features, name)
-        scores = torch.full((len(features), len(self.candidates)), torch.nan, dtype=torch.float64)
+        tasks = len(self.candidates) if columns is None else len(columns)
+        scores = torch.full((len(features), tasks), torch.nan, dtype=torch.float64)
         if name not in features.values or not rows.any():
             return scores
-        x = features.values[name][rows].detach().cpu().double()
-        index = rows.nonzero(), self._columns[name][None]
-        if self.config.router == "cosine" and self.raw:
-            return scores.index_put(index, cosines(x, *self._raw(name)))
-        metric = self.metrics[name]
-        y = metric.whiten(x)
+        x = features.values[name][rows]
+        index = rows.nonzero(), self._columns[name][None] if columns is None else torch.arange(tasks)[None]
+        y, (means, squares) = self._in_space(name, x), self._means(name)
         if self.config.router == "lda":
-            near = squared_distances(y, metric.means, metric.squares)
-            return scores.index_put(index, metric.log_ratio(x, near) / len(metric.center))
-        return scores.index_put(index, cosines(y, metric.means, metric.squares))
+            metric, near = self.metrics[name], squared_distances(y, means, squares)
+            found = metric.log_ratio(x.detach().cpu().double(), near) / len(metric.center)
+        elif columns is None:
+            found = cosines(y, means, squares)
+        else:
+            found = cosines(y, means[columns], squares[columns])
+        return scores.index_put(index, found)
 
-    def _raw(self, name: str) -> tuple[Tensor, Tensor]:
-        """The anchors' means (E, W) and their squared lengths (E,), kept for the next samples."""
+    def _means(self, name: str) -> tuple[Tensor, Tensor]:
+        """The anchors' means (E, K) in the space of the comparison and their squared lengths (E,), kept for
+        the next samples."""
+        if not self.raw:
+            return self.metrics[name].means, self.metrics[name].squares
         if name not in self._raw_means:
             means = torch.stack([self.anchors[i].means[name] for i in self._columns[name].tolist()])
             self._raw_means[name] = means, row_dots(means)
@@ -245,6 +302,11 @@ class Router:
                     f"modality {name!r}: features of kind {features.kinds[name]!r}, anchors of kind "
                     f"{kind!r}; route with the kind that the anchors were made with"
                 )
+
+
+def _known(scores: Tensor) -> Tensor:
+    """Scores with the lowest number in place of NaN."""
+    return torch.where(scores.isnan(), -torch.inf, scores)
 
 
 def _check_held_out(anchors: Sequence[Anchor], modalities: Sequence[str], abstain: bool) -> None:

@@ -3,8 +3,9 @@
 Legend: B samples, E tasks, W feature width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -140,11 +141,23 @@ class Routing:
     """Chosen task per sample; NO_EXPERT where the router abstains."""
     candidates: tuple[int, ...]
     """Sorted task ids; the order of E below."""
-    scores: Tensor
-    """Score per task, NaN where sample and anchor share no modality. (B, E) float64"""
-    modality_scores: dict[str, Tensor]
-    """Modality -> score per task before weighting, NaN where absent. (B, E) float64"""
+    compare: Callable[[], tuple[Tensor, dict[str, Tensor]]]
+    """Makes `scores` and `modality_scores`, for which a decision among thousands of tasks does not wait."""
     far: Tensor
     """Whether the sample is far from every task (far.py) or shares no modality with any. (B,) bool"""
     missing: dict[str, int]
     """Modality in use -> number of samples without it."""
+
+    @property
+    def scores(self) -> Tensor:
+        """Score per task, NaN where sample and anchor share no modality. (B, E) float64"""
+        return self._compared[0]
+
+    @property
+    def modality_scores(self) -> dict[str, Tensor]:
+        """Modality -> score per task before weighting, NaN where absent. (B, E) float64"""
+        return self._compared[1]
+
+    @cached_property
+    def _compared(self) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.compare()

@@ -280,12 +280,14 @@ def routing(llm: LlamaForCausalLM, sizes: Sizes) -> dict[str, float]:
             "prefill": lambda: llm.base_model(inputs_embeds=prompt, use_cache=True),
             "one": lambda: router.route(one),
             "many": lambda: router.route(many),
+            "scores": lambda: router.route(one).scores,
         },
         sizes.rounds,
     )
     return {
         "routing_10000_one_sample_over_prefill": seconds["one"] / seconds["prefill"],
         "routing_10000_batch_of_16_per_sample_over_prefill": seconds["many"] / 16 / seconds["prefill"],
+        "routing_10000_one_sample_and_all_scores_over_prefill": seconds["scores"] / seconds["prefill"],
     }
 
 

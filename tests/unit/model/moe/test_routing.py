@@ -85,11 +85,12 @@ def test_a_score_does_not_depend_on_the_batch(
                 {m: p[rows] for m, p in features.present.items()},
             )
             parts.append(router.route(part))
+        scores = torch.cat([part.scores for part in parts])
+        of_one = {m: torch.cat([part.modality_scores[m] for part in parts]) for m in whole.modality_scores}
         joined = Routing(
             [task for part in parts for task in part.task_ids],
             whole.candidates,
-            torch.cat([part.scores for part in parts]),
-            {m: torch.cat([part.modality_scores[m] for part in parts]) for m in whole.modality_scores},
+            lambda found=(scores, of_one): found,  # type: ignore[misc]
             torch.cat([part.far for part in parts]),
             {},
         )
