@@ -7,7 +7,8 @@ clips encoded once, experts mixed in a batch of 8, answers made once per sample 
 answer: published `2 E + G`, ours `e + g` (one question per clip). A matrix of four stages asks each of the
 first k tasks after stage k: published `(1 + 2 + 3 + 4) (2 E + G)` per question of a task; ours answers each
 question once (routing sends it to the same expert at every stage) or, at worst, with each of the four: both
-are reported.
+are reported. `eval.towers.share_of_peak` is what the encoding of clips, decoding and storing included,
+reaches of the matrix products that the machine does at most, measured beside it.
 
 Answers of a mixed batch in fp32 are compared with those of batch 1, token by token up to the first step that
 is undecided (margin of the two best logits under 0.005); differences before it are counted.
@@ -31,9 +32,11 @@ from data.command_line import main_command
 from data.samples import Sample
 from model.language_model.backbone import BackbonePaths
 from model.moe.experts import ExpertConfig
-from scripts.benchmark.mid import write_mid, write_questions
+from model.planning.flops import clip_flops, sound_flops
+from model.planning.skeleton import build_skeleton, read_configs
+from scripts.benchmark.mid import FRAMES, write_mid, write_questions
 from scripts.benchmark.published import PublishedRecipe
-from scripts.benchmark.timing import Side, opened, parser, seconds
+from scripts.benchmark.timing import Side, opened, parser, product_peak, seconds
 
 STAGES = 4
 BATCH = 8
@@ -51,9 +54,12 @@ def run(quick: bool = False) -> dict[str, float]:
         found = {}
         for tokens in ("all", "text"):
             with opened(paths, Path(place) / tokens, ExpertConfig(tokens=tokens), ours=True) as side:
+                peak = product_peak(torch.bfloat16)
                 encoding = seconds(lambda: side.inputs.encode(samples)) / BATCH
+                peak = max(peak, product_peak(torch.bfloat16))
                 answer = our_seconds(side, samples, repeats=1 if quick else 3)
             print(f"  ours, {tokens}: encoding {encoding:.2f} s, answer {answer:.2f} s", flush=True)
+            found["eval.towers.share_of_peak"] = tower_flops(paths) / encoding / peak
             once = encoding + answer
             found[f"eval.answer.{tokens}"] = before / once
             stages = STAGES * (STAGES + 1) / 2
@@ -73,6 +79,12 @@ def published_seconds(paths: BackbonePaths, samples: Sequence[Sample], store: Pa
         recipe = PublishedRecipe(side.model, side.inputs, side.store)
         todo = iter(samples)
         return seconds(lambda: recipe.answer(next(todo), 0, ANSWER), repeats, warm_up=1)
+
+
+def tower_flops(paths: BackbonePaths) -> int:
+    """Of one clip with its sound."""
+    sizes = build_skeleton(read_configs(paths)).sizes
+    return clip_flops(sizes, FRAMES) + sound_flops(sizes, 1)
 
 
 def our_seconds(side: Side, samples: Sequence[Sample], repeats: int) -> float:
