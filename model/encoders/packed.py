@@ -1,14 +1,12 @@
 """Frozen towers in 16 bits on a CPU: weights rounded and laid out once, activations joined to the products.
 
-Autocast rounds each weight anew in every call, adds the bias and applies the activation in passes of their own,
-and rounds the input of queries, keys and values one by one: together about as long as the products take. Here
+Autocast rounds each weight anew in every call, adds bias and activation in passes of their own, and rounds
+the input of queries, keys and values one by one: together half as long as the products take. Here
 
     y = f(x W^T + b),  x, W, b, y in bfloat16, sums and f in float32,
 
 is one call of oneDNN for each linear layer. The residual stream and the norms stay in float32.
 """
-
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 from transformers.activations import GELUActivation, GELUTanh, QuickGELUActivation
 
 from model.encoders.beats import PositionalConv
-from model.encoders.beats_layers import BEATsLayer, GatedAttention
+from model.encoders.beats_layers import GatedAttention
 
 _QUICK = 1.702  # quick GELU: x sigmoid(1.702 x) = silu(1.702 x) / 1.702
 _ROWS = 4096  # tokens of a typical call, for which weights are laid out
@@ -84,10 +82,9 @@ def pack(model: nn.Module) -> None:
             module.fixed = module.weight().detach().bfloat16()
         if isinstance(module, GatedAttention) and module.relative_attention_bias is not None:
             module.relative_attention_bias.bfloat16()
-        if not isinstance(module, BEATsLayer):
-            for name in ("layer_norm1", "layer_norm2"):  # of CLIP and SigLIP, in front of linear layers only
-                if isinstance(norm := getattr(module, name, None), nn.LayerNorm):
-                    setattr(module, name, ShortNorm(norm))
+        for name in ("layer_norm1", "layer_norm2"):  # of CLIP and SigLIP, in front of linear layers only
+            if isinstance(norm := getattr(module, name, None), nn.LayerNorm):
+                setattr(module, name, ShortNorm(norm))
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
@@ -116,8 +113,7 @@ def _pack_mlp(module: nn.Module, first: str, between: str, second: str) -> None:
     setattr(module, first, PackedLinear(getattr(module, first), kind, algorithm, scale, scale))
     if after is not None:
         setattr(module, second, PackedLinear(after, scale=1 / scale))
-    nothing: Callable[[Tensor], Tensor] = nn.Identity()
-    setattr(module, between, nothing)
+    setattr(module, between, nn.Identity())
 
 
 def _pack_chain(chain: nn.Sequential) -> None:
