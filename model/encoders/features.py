@@ -67,8 +67,10 @@ class MediaEncoder(nn.Module):
         if self.precision != torch.bfloat16 or next(self.parameters()).device.type != "cpu" or not packable():
             return
         self._fingerprints = {"vision": self.vision_fingerprint, "audio": self.audio_fingerprint}
-        for part in (self.vision, self.projector, self.audio, self.aligner):
+        for part in (self.projector, self.audio, self.aligner):
             pack(part)
+        if self.vision.open_clip_layer is None:  # open_clip's code reads its weights itself
+            pack(self.vision)
 
     @property
     def llm_width(self) -> int:

@@ -8,6 +8,8 @@ the input of queries, keys and values one by one: together half as long as the p
 is one call of oneDNN for each linear layer. The residual stream and the norms stay in float32.
 """
 
+import platform
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,7 +27,9 @@ in another module)."""
 
 def packable() -> bool:
     """Whether this processor and build have the products."""
-    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class PackedLinear(nn.Module):
