@@ -31,7 +31,7 @@ class Piece(NamedTuple):
 
     write: int
     read: int
-    count: int
+    pixels: int
 
 
 def reach(size: int, offset: int) -> tuple[int, int]:
@@ -73,7 +73,7 @@ def taps(
 
 def share_of_work(height: int, width: int, kernel: tuple[int, int], dilation: tuple[int, int]) -> float:
     """Pixels met by the taps, over those of a full convolution."""
-    met = sum(piece.count for *_, pieces in taps(height, width, kernel, dilation) for piece in pieces)
+    met = sum(piece.pixels for *_, pieces in taps(height, width, kernel, dilation) for piece in pieces)
     return met / (kernel[0] * kernel[1] * height * width)
 
 
@@ -145,7 +145,7 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 def _spans(piece: Piece, batch: int) -> tuple[slice, slice]:
     """Rows that are read, and rows that are written."""
-    return tuple(slice(batch * start, batch * (start + piece.count)) for start in (piece.read, piece.write))  # type: ignore[return-value]
+    return tuple(slice(batch * start, batch * (start + piece.pixels)) for start in (piece.read, piece.write))  # type: ignore[return-value]
 
 
 class ReachingConv2d(nn.Conv2d):
