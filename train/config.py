@@ -56,7 +56,7 @@ class TrainConfig:
                 "expert_init nearest compares anchors by their statistics, which published ones lack; take "
                 "another starting point, or anchor_statistics once"
             )
-        if self.lora_dropout and self.expert.kind != "lora":
+        if self.lora_dropout and self.expert.kind == "mlp":
             raise ValueError(
                 f"lora_dropout: got {self.lora_dropout} with {self.expert.kind} experts, which have no "
                 "low-rank path; leave it at 0"

@@ -3,27 +3,28 @@
     {"model.layers.{i}.mlp.{projection}.lora_A.weight": (R, in),
      "model.layers.{i}.mlp.{projection}.lora_B.weight": (out, R), "expert": {...}}
 
-Projections of the attention stand under `self_attn` in place of `mlp`. A full-MLP expert has
-`model.layers.{i}.mlp.{projection}.weight` (out, in) instead; without the entry `expert` it is a published
-file, whose base cannot be verified.
+Projections of the attention stand under `self_attn` in place of `mlp`. A gated expert (gated.py) has
+`...lora_gate.weight` (E, in) beside A and B. A full-MLP expert has `model.layers.{i}.mlp.{projection}.weight`
+(out, in) instead; without the entry `expert` it is a published file, whose base cannot be verified.
 """
 
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from model.moe.expert_sites import KEY, ExpertConfig, in_usual_order
+from model.moe.expert_sites import KEY, ExpertConfig, GatedConfig, in_usual_order
 from model.moe.files import read_tensor_file, write_tensor_file
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-_KEY = re.compile(KEY + r"(\.lora_[AB])?\.weight$")
+_KEY = re.compile(KEY + r"(\.lora_(A|B|gate))?\.weight$")
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class ExpertHeader:
     """What an expert file says about itself."""
 
     kind: str
-    """`lora` or `mlp`."""
+    """`lora`, `mlp` or `gated`."""
     rank: int | None
-    """Rank of a LoRA expert."""
+    """Rank of a LoRA or gated expert."""
     alpha: float | None
     """Numerator of the LoRA scale."""
     task_id: int | None
@@ -42,6 +43,8 @@ class ExpertHeader:
     """Identity of the backbone it was trained on; None if unknown."""
     tokens: str = "all"
     """Which tokens it acts on (see ExpertConfig)."""
+    branches: int | None = None
+    """Branches of a gated expert."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,17 @@ class ExpertFile:
     def config(self) -> ExpertConfig:
         """The configuration of a bank that can hold the file."""
         header = self.header
-        made = ExpertConfig(
-            header.kind, layers=self.layers, projections=self.projections, tokens=header.tokens
-        )
+        sites: dict[str, Any] = {
+            "layers": self.layers,
+            "projections": self.projections,
+            "tokens": header.tokens,
+        }
         if header.rank is None or header.alpha is None:
-            return made
-        return replace(made, rank=header.rank, alpha=header.alpha)
+            return ExpertConfig(header.kind, **sites)
+        low_rank = {"kind": header.kind, "rank": header.rank, "alpha": header.alpha, **sites}
+        if header.branches is None:
+            return ExpertConfig(**low_rank)
+        return GatedConfig(**low_rank, branches=header.branches)
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
@@ -75,7 +83,8 @@ def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
 
 def header_entry(header: ExpertHeader) -> dict[str, object]:
     """The entry `expert` of a file: plain values, read back by `parse_header`."""
-    return {**asdict(header), "format": FORMAT}
+    entry = {**asdict(header), "format": FORMAT}
+    return {key: value for key, value in entry.items() if key != "branches" or value is not None}
 
 
 def write_expert(path: str | Path, header: ExpertHeader, tensors: Mapping[str, Tensor]) -> None:
@@ -136,7 +145,7 @@ def read_expert(path: str | Path, wanted: ExpertHeader, *, mmap: bool = False) -
 
 def check_header(path: str | Path, header: ExpertHeader, wanted: ExpertHeader) -> None:
     """Raise a ValueError unless a file with this header is what `wanted` says; see `read_expert`."""
-    for name in ("kind", "rank", "alpha", "tokens", "task_id"):
+    for name in ("kind", "rank", "branches", "alpha", "tokens", "task_id"):
         got, expected = getattr(header, name), getattr(wanted, name)
         if got != expected and not (name == "task_id" and got is None):
             raise ValueError(f"{path}: {name} is {got!r}, expected {expected!r}; {_ADVICE[name]}")
@@ -187,6 +196,7 @@ def check_shapes(got: Mapping[str, Sequence[int]], shapes: Mapping[str, Sequence
 _ADVICE = {
     "kind": "choose the expert kind that the file has",
     "rank": "choose the rank that the file was trained with",
+    "branches": "choose the number of branches that the file was trained with",
     "tokens": "choose the tokens that the file was trained for",
     "alpha": "choose the alpha that the file was trained with",
     "task_id": "the file was renamed or copied; every expert keeps its own task id",
@@ -210,7 +220,7 @@ def parse_header(entry: object, path: str | Path) -> ExpertHeader:
         ValueError: missing or unknown keys, or another format.
     """
     expected = {"kind", "rank", "alpha", "task_id", "base_identity", "tokens", "format"}
-    if not isinstance(entry, dict) or set(entry) != expected:
+    if not isinstance(entry, dict) or set(entry) - {"branches"} != expected:
         got = sorted(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
         raise ValueError(f"{path}: entry 'expert' is {got}, expected the keys {sorted(expected)}")
     if entry["format"] != FORMAT:
@@ -224,6 +234,7 @@ def parse_header(entry: object, path: str | Path) -> ExpertHeader:
         entry["task_id"],
         entry["base_identity"],
         entry["tokens"],
+        entry.get("branches"),
     )
 
 

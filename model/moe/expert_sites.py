@@ -12,11 +12,13 @@ from torch import nn
 
 from model.moe.expert_layers import ExpertLinear
 
+KINDS = ("lora", "mlp", "gated")
 TOKENS = ("all", "text", "answer")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
 KEY = r"model\.layers\.(?P<layer>\d+)\.(?P<block>self_attn|mlp)\.(?P<projection>\w+?)"
 """What the file key of a layer looks like, a regular expression without the tensor's own part."""
+_SHORT = {".lora_A": "_A", ".lora_B": "_B", ".lora_gate": "_G", "": "_W"}  # part of a file key -> in names
 _SITE = re.compile(r"(?:^|\.)layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)$")
 
 
@@ -25,7 +27,8 @@ class ExpertConfig:
     """What an expert is made of."""
 
     kind: str = "lora"
-    """`lora` (low-rank update) or `mlp` (a full copy of the weights, the published kind)."""
+    """`lora` (low-rank update), `mlp` (a full copy of the weights, the published kind) or `gated`, which
+    needs a GatedConfig."""
     rank: int = 16
     """Rank R of a LoRA expert; unused for `mlp`."""
     alpha: float = 32.0
@@ -40,9 +43,12 @@ class ExpertConfig:
     token of the prompt and the answer, so that the whole prompt is."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("lora", "mlp"):
-            raise ValueError(f"expert kind: got {self.kind!r}, expected 'lora' or 'mlp'")
-        if self.kind == "lora" and (self.rank < 1 or not self.alpha > 0):
+        if self.kind not in KINDS or (self.kind == "gated") != isinstance(self, GatedConfig):
+            raise ValueError(
+                f"expert kind: got {self.kind!r} in a {type(self).__name__}, expected 'lora' or 'mlp', or "
+                "'gated' in a GatedConfig"
+            )
+        if self.kind != "mlp" and (self.rank < 1 or not self.alpha > 0):
             raise ValueError(f"expert rank {self.rank} and alpha {self.alpha}: both must be positive")
         if isinstance(self.layers, str) and self.layers not in ("even", "all"):
             raise ValueError(
@@ -67,6 +73,28 @@ class ExpertConfig:
     def scale(self) -> float:
         """Factor of the low-rank update, alpha / R."""
         return self.alpha / self.rank
+
+
+@dataclass(frozen=True)
+class GatedConfig(ExpertConfig):
+    """A LoRA expert cut into branches that a learned gate weighs token by token (gated.py)."""
+
+    kind: str = "gated"
+    branches: int = 4
+    """Branches E of rank R / E each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.branches < 1 or self.rank % self.branches:
+            raise ValueError(
+                f"expert rank {self.rank} in {self.branches} branches: expected at least one branch, and a "
+                "rank that they divide evenly"
+            )
+
+    @property
+    def scale(self) -> float:
+        """Factor of every branch, alpha / (R / E): under an even gate that of one LoRA of rank R."""
+        return self.alpha * self.branches / self.rank
 
 
 def site_name(layer: int, projection: str) -> str:
@@ -120,8 +148,15 @@ def parameter_name(key: str) -> str:
 
     `model.layers.0.mlp.up_proj.lora_A.weight` -> `layers_0_mlp_up_proj_A`
     """
-    stem = key.removeprefix("model.").removesuffix(".weight")
-    for suffix, short in ((".lora_A", "_A"), (".lora_B", "_B")):
-        if stem.endswith(suffix):
-            return stem.removesuffix(suffix).replace(".", "_") + short
-    return stem.replace(".", "_") + "_W"
+    layer = layer_key(key)
+    part = key.removeprefix(layer).removesuffix(".weight")
+    return layer.removeprefix("model.").replace(".", "_") + _SHORT[part]
+
+
+def layer_key(key: str) -> str:
+    """File key of a tensor -> file key of its layer.
+
+    `model.layers.0.mlp.up_proj.lora_A.weight` -> `model.layers.0.mlp.up_proj`
+    """
+    stem = key.removesuffix(".weight")
+    return next((stem.removesuffix(part) for part in _SHORT if part and stem.endswith(part)), stem)

@@ -31,7 +31,7 @@ from model.moe.expert_layers import (
     Selection,
 )
 from model.moe.expert_pack import PackedExpert
-from model.moe.expert_sites import TOKENS, ExpertConfig, file_key, find_sites, parameter_name
+from model.moe.expert_sites import TOKENS, ExpertConfig, file_key, find_sites, layer_key, parameter_name
 
 __all__ = ["NO_EXPERT", "ExpertBank", "ExpertConfig"]
 
@@ -247,9 +247,7 @@ class ExpertBank(nn.Module):
         check_tensors(state, self.expected_shapes(), source)
         tensors = {}
         for key in self.expected_shapes():
-            like = self.layers[
-                key.removesuffix(".weight").removesuffix(".lora_A").removesuffix(".lora_B")
-            ].weight
+            like = self.layers[layer_key(key)].weight
             dtype = torch.float32
             if self.config.kind == "mlp":
                 dtype = like.dtype if like.is_floating_point() else self._float_type()
@@ -324,7 +322,7 @@ class ExpertBank(nn.Module):
 
     def _header(self, task_id: int) -> ExpertHeader:
         config = self.config
-        lora = config.kind == "lora"
+        lora = config.kind != "mlp"
         return ExpertHeader(
             kind=config.kind,
             rank=config.rank if lora else None,
