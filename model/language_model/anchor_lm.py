@@ -27,11 +27,9 @@ from model.language_model.prefix import (
     stack_prefixes,
     unstack_cache,
 )
-from model.language_model.splice import IGNORE, PromptBatch, Spliced, splice, split_at_answer, split_at_media
+from model.language_model.splice import IGNORE, SPLITS, PromptBatch, Spliced, splice
 from model.moe.autonomy import record_activations
 from model.moe.experts import NO_EXPERT, ExpertBank
-
-SPLITS = {"text": split_at_media, "answer": split_at_answer}  # where the prompts of a scope are cut
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class AnchorLM(nn.Module):
         self, batch: PromptBatch, expert_ids: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """As `_hidden`, of what follows the prefix that the experts leave alone."""
-        text, past, known = self._after_prefix(batch, "right", self._scope(expert_ids))
+        text, past, known = self._after_prefix(batch, "right", self._scopes(batch, expert_ids)[0])
         if self._takes_past:
             way = {"attention_mask": mask_after_past(known, text.mask, text.embeds.dtype), "past": past}
         else:
@@ -170,21 +168,31 @@ class AnchorLM(nn.Module):
             self.llm.base_model(inputs_embeds=spliced.embeds, past_key_values=cache, use_cache=True)
         return unstack_cache(cache)
 
-    def _scope(self, expert_ids: Sequence[int]) -> str:
-        """On which tokens these experts, of one scope, act."""
-        return "all" if self.bank is None else self.bank.tokens_of(expert_ids[0])
+    def _scopes(self, batch: PromptBatch, expert_ids: Sequence[int]) -> list[str]:
+        """On which tokens each row's expert acts, or `soft`, where soft tokens act in place of an expert."""
+        _require_one_each(expert_ids, len(batch))
+        scopes = ["all" if self.bank is None else self.bank.tokens_of(expert) for expert in expert_ids]
+        for row, (soft, expert) in enumerate(zip(batch.soft, expert_ids, strict=True)):
+            if soft and expert != NO_EXPERT:
+                raise ValueError(
+                    f"prompt {row}: has soft tokens and expert {expert}; these are for the bare backbone"
+                )
+            if soft:  # a checkpointed layer could not use the prefix
+                scopes[row] = "all" if self.checkpointing else "soft"
+        return scopes
 
     def _has_prefix(self, batch: PromptBatch, expert_ids: Sequence[int]) -> bool:
-        """Whether the batch has a prefix that the experts leave alone, which is computed once and kept."""
-        tokens = self._scope(expert_ids)
-        return tokens == "answer" or (tokens == "text" and any(len(media) > 0 for media in batch.media))
+        """Whether the batch, of one scope, has a prefix that is left alone, computed once and kept."""
+        tokens = self._scopes(batch, expert_ids)[0]
+        return tokens in ("answer", "soft") or (
+            tokens == "text" and any(len(media) > 0 for media in batch.media)
+        )
 
-    def _by_scope(self, expert_ids: Sequence[int], rows: int) -> list[list[int]]:
-        """The rows of a batch in groups whose experts act on the same tokens."""
-        _require_one_each(expert_ids, rows)
+    def _by_scope(self, batch: PromptBatch, expert_ids: Sequence[int]) -> list[list[int]]:
+        """The rows of a batch in groups of one scope."""
         groups: dict[str, list[int]] = {}
-        for row, expert in enumerate(expert_ids):
-            groups.setdefault(self._scope([expert]), []).append(row)
+        for row, scope in enumerate(self._scopes(batch, expert_ids)):
+            groups.setdefault(scope, []).append(row)
         return list(groups.values())
 
     def forward(
@@ -195,7 +203,7 @@ class AnchorLM(nn.Module):
         label_smoothing: share of the target spread evenly over the vocabulary.
         Raises: ValueError if the batch has no labels, or a row has nothing to learn.
         """
-        if len(groups := self._by_scope(expert_ids, len(batch))) > 1:
+        if len(groups := self._by_scope(batch, expert_ids)) > 1:
             parts = [
                 self(batch.rows(rows), [expert_ids[row] for row in rows], label_smoothing) for rows in groups
             ]
@@ -228,7 +236,7 @@ class AnchorLM(nn.Module):
 
         Raises: ValueError for experts that leave a part of the prompt alone, which has no logits of theirs.
         """
-        if part := sorted({self._scope([expert]) for expert in expert_ids} - {"all"}):
+        if part := sorted(set(self._scopes(batch, expert_ids)) - {"all", "soft"}):
             raise ValueError(
                 f"logits of all positions need experts on 'all' tokens, these act on {', '.join(part)}; "
                 "use forward or generate"
@@ -248,7 +256,7 @@ class AnchorLM(nn.Module):
         """
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-        if len(groups := self._by_scope(expert_ids, len(batch))) > 1:
+        if len(groups := self._by_scope(batch, expert_ids)) > 1:
             told: dict[int, list[int]] = {}
             for group in groups:
                 part = batch.rows(group), [expert_ids[row] for row in group]
@@ -256,7 +264,7 @@ class AnchorLM(nn.Module):
             return [told[row] for row in range(len(batch))]
         embed, head = self.llm.get_input_embeddings(), self.llm.get_output_embeddings()
         if self._has_prefix(batch, expert_ids):
-            prompt, past, known = self._after_prefix(batch, "left", self._scope(expert_ids))
+            prompt, past, known = self._after_prefix(batch, "left", self._scopes(batch, expert_ids)[0])
             cache, known = as_cache(past), torch.cat([known, prompt.mask], 1)
             del past  # the cache lets go of what it has copied
         else:

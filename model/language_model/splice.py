@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 IMAGE_ID, AUDIO_ID, VIDEO_ID = -200, -300, -400  # stand in the prompt where media tokens go
-SENTINELS = {IMAGE_ID: "image", AUDIO_ID: "audio", VIDEO_ID: "video"}
+SOFT_ID = -500  # where learned tokens go
+SENTINELS = {IMAGE_ID: "image", AUDIO_ID: "audio", VIDEO_ID: "video", SOFT_ID: "soft"}
 IGNORE = -100  # label of positions that are not learned
 
 
@@ -21,8 +22,8 @@ class PromptBatch:
     """Tokenised prompts with the tokens of their media.
 
     input_ids: per row int64 ids with sentinels. media: per row the tokens (T, D) of each sentinel, in their
-    order. labels: per row int64 as long as input_ids, IGNORE where nothing is learned; None for prompts to be
-    answered.
+    order; soft tokens, which are learned, stand among them and come last. labels: per row int64 as long as
+    input_ids, IGNORE where nothing is learned; None for prompts to be answered.
 
     Raises: ValueError where rows, sentinels, media and labels do not go together.
     """
@@ -61,6 +62,11 @@ class PromptBatch:
         )
 
     @property
+    def soft(self) -> list[bool]:
+        """Whether each row has soft tokens."""
+        return [SOFT_ID in ids.tolist() for ids in self.input_ids]
+
+    @property
     def lengths(self) -> list[int]:
         """Length of each row after splicing."""
         return [
@@ -71,27 +77,71 @@ class PromptBatch:
 
 def split_at_media(batch: PromptBatch) -> tuple[PromptBatch, PromptBatch]:
     """Every row up to its last medium, and the text after it; nothing and the whole row without media."""
-    places = [(ids < 0).nonzero()[:, 0] for ids in batch.input_ids]
-    return _split(batch, [int(place[-1]) + 1 if len(place) else 0 for place in places])
+    return _split(batch, _ends_of_media(batch))
 
 
 def split_at_answer(batch: PromptBatch) -> tuple[PromptBatch, PromptBatch]:
     """Every row up to the token from which the answer is told, and that token with what follows."""
+    return _split(batch, _ends_of_question(batch))
+
+
+def split_at_soft(batch: PromptBatch) -> tuple[PromptBatch, PromptBatch]:
+    """Every row up to its soft tokens, of which no row lacks any, and these with what follows."""
+    return _split(batch, [ids.tolist().index(SOFT_ID) for ids in batch.input_ids])
+
+
+def with_soft_tokens(
+    batch: PromptBatch, tokens: Sequence[Tensor], place: Literal["text", "answer"]
+) -> PromptBatch:
+    """The batch with soft tokens (T, D) of its own in every row.
+
+    place: `text`, after the last medium and before the question, at the front of a row without media; or
+    `answer`, before the token from which the answer is told. What stands before them does not depend on
+    them: `text` leaves one prefix for all questions about a clip, `answer` the whole prompt.
+    """
+    cuts = _ends_of_media(batch) if place == "text" else _ends_of_question(batch)
+    (heads, tails), mark = _split(batch, cuts), torch.tensor([SOFT_ID])
+    rows = zip(heads.input_ids, tails.input_ids, strict=True)
+    ids = [torch.cat([head, mark.to(head), tail]) for head, tail in rows]
+    media = [[*media, soft] for media, soft in zip(batch.media, tokens, strict=True)]
     if batch.labels is None:
-        return _split(batch, [ids.numel() - 1 for ids in batch.input_ids])
-    told = [(row[1:] != IGNORE).nonzero()[:, 0].tolist() for row in batch.labels]  # by the token before
+        return PromptBatch(ids, media)
+    blank = torch.tensor([IGNORE])
+    cut_labels = zip(batch.labels, cuts, strict=True)
+    return PromptBatch(
+        ids, media, [torch.cat([row[:cut], blank.to(row), row[cut:]]) for row, cut in cut_labels]
+    )
+
+
+def _ends_of_media(batch: PromptBatch) -> list[int]:
+    places = [(ids < 0).nonzero()[:, 0] for ids in batch.input_ids]
+    return [int(place[-1]) + 1 if len(place) else 0 for place in places]
+
+
+def _ends_of_question(batch: PromptBatch) -> list[int]:
     last = [ids.numel() - 1 for ids in batch.input_ids]
-    return _split(batch, [min([*places, end]) for places, end in zip(told, last, strict=True)])
+    if batch.labels is None:
+        return last
+    told = [(row[1:] != IGNORE).nonzero()[:, 0].tolist() for row in batch.labels]  # by the token before
+    return [min([*places, end]) for places, end in zip(told, last, strict=True)]
 
 
 def _split(batch: PromptBatch, cuts: Sequence[int]) -> tuple[PromptBatch, PromptBatch]:
-    """Rows before and from their cuts; all media are before."""
+    """Rows before and from their cuts."""
     heads = [ids[:cut] for ids, cut in zip(batch.input_ids, cuts, strict=True)]
     tails = [ids[cut:] for ids, cut in zip(batch.input_ids, cuts, strict=True)]
+    before = [int((head < 0).sum()) for head in heads]
     labels = None
     if batch.labels is not None:
         labels = [row[cut:] for row, cut in zip(batch.labels, cuts, strict=True)]
-    return PromptBatch(heads, batch.media), PromptBatch(tails, [[] for _ in tails], labels)
+    return (
+        PromptBatch(heads, [media[:count] for media, count in zip(batch.media, before, strict=True)]),
+        PromptBatch(tails, [media[count:] for media, count in zip(batch.media, before, strict=True)], labels),
+    )
+
+
+# Where prompts are cut by what acts on their ends: experts on these tokens, or soft tokens.
+SPLITS = {"text": split_at_media, "answer": split_at_answer, "soft": split_at_soft}
 
 
 @dataclass(frozen=True)
