@@ -3,7 +3,7 @@ side."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,9 @@ from data.samples import Sample
 from evaluation.answer_book import AnswerBook, answer_key
 from evaluation.ranks import Ranks
 from model.language_model.anchor_lm import AnchorLM
+from model.language_model.prompt_pool import PromptPool
+from model.language_model.splice import PromptBatch
+from model.moe.experts import NO_EXPERT
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Request:
     """One question for one expert."""
 
     sample: Sample
-    expert: int  # id in the bank, NO_EXPERT for the bare backbone
+    expert: int  # id in the bank or of a prompt pool, NO_EXPERT for the bare backbone
     without_media: bool = False  # ask blind
 
 
@@ -47,16 +50,22 @@ class Answerer:
         book: AnswerBook,
         generation: Generation,
         expert_digests: dict[int, str],
+        pools: Mapping[int, PromptPool] | None = None,
     ) -> None:
-        """`expert_digests`: bank id -> hash of the expert's file, part of the key of an answer."""
+        """`expert_digests`: id -> hash of the expert's file, part of the key of an answer; `pools`: prompt
+        pools by id, which answer in place of experts."""
         self.model, self.inputs, self.book, self.generation = model, inputs, book, generation
-        self._digests = expert_digests
+        self._digests, self._pools = expert_digests, pools or {}
 
     def key(self, request: Request) -> str:
         """The key of the answer in the book."""
+        expert = self._digests.get(request.expert, "none")
+        pool = self._pools.get(request.expert)
+        if pool is not None:  # its choice may hang on media that the question does not name
+            expert += str(self._choice(pool, request).tolist())
         return answer_key(
             sample=self.inputs.sample_key(request.sample, without_media=request.without_media),
-            expert=self._digests.get(request.expert, "none"),
+            expert=expert,
             base=self.inputs.base_identity,
             max_new_tokens=self.generation.max_new_tokens,
             inputs=self.inputs.identity(),
@@ -127,10 +136,23 @@ class Answerer:
     def _generate(self, requests: Sequence[Request]) -> list[str]:
         tokenizer = self.inputs.tokenizer
         prompts = self.inputs.mixed_batch([(request.sample, request.without_media) for request in requests])
+        if self._pools:
+            rows = [self._prompted(prompts.rows([row]), asked) for row, asked in enumerate(requests)]
+            prompts = PromptBatch([row.input_ids[0] for row in rows], [row.media[0] for row in rows])
         tokens = self.model.generate(
             prompts,
-            [request.expert for request in requests],
+            [NO_EXPERT if request.expert in self._pools else request.expert for request in requests],
             max_new_tokens=self.generation.max_new_tokens,
             eos_id=tokenizer.eos_token_id,
         )
         return [tokenizer.decode(ids).strip() for ids in tokens]
+
+    def _prompted(self, row: PromptBatch, request: Request) -> PromptBatch:
+        """A batch of one row, with the prompts that its request's pool chooses."""
+        pool = self._pools.get(request.expert)
+        return row if pool is None else pool.prompted(row, self._choice(pool, request)[None])
+
+    def _choice(self, pool: PromptPool, request: Request) -> Tensor:
+        """Numbers of the prompts that a pool chooses for a request. (N,)"""
+        features = self.inputs.routing([request.sample], without_media=request.without_media)
+        return pool.choose(pool.query(features))[0]

@@ -4,7 +4,6 @@ record beside it, and the time that answering took."""
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,17 @@ from data.files import read_json, write_json_atomic
 from data.folders import StudyFolders
 from evaluation.report.reading import COSTS
 from evaluation.study import Row
-from model.moe.experts import ExpertBank
 
 log = logging.getLogger(__name__)
 
 
 def training_costs(
-    tasks: Sequence[Task], methods: Sequence[Row], folders: StudyFolders, bank: ExpertBank
+    tasks: Sequence[Task], methods: Sequence[Row], folders: StudyFolders, parameters: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Method -> one entry for each of its expert files; seconds null where no record says."""
-    parameters = sum(math.prod(shape) for shape in bank.expected_shapes().values())
+    """Method -> one entry for each of its expert files; seconds null where no record says.
+
+    parameters: numbers that one of the files holds.
+    """
     return {
         method.name: [
             _entry(path, parameters) for path in method.expert_files(tasks, folders) if path.is_file()

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,7 +36,7 @@ from evaluation.answer_book import AnswerBook
 from evaluation.answering import Answerer, Generation
 from evaluation.arguments import add_generation_flags, add_router_flags, generation, router_config
 from evaluation.costs import record_costs, training_costs
-from evaluation.expert_loading import load_experts
+from evaluation.expert_loading import loaded
 from evaluation.ranks import Ranks, count_jobs, fix_threads, launched
 from evaluation.report.writing import write_pages
 from evaluation.result_files import MethodResult, write_report
@@ -45,7 +46,6 @@ from evaluation.study import Experts, MethodPlan, Planner, score_study
 from evaluation.tables import format_summary
 from methods.base import OURS, Method
 from methods.table import add_methods_flag, chosen_methods
-from model.language_model.anchor_lm import AnchorLM
 from model.language_model.backbone import Backbone
 from model.moe.routing_records import RouterConfig, Routing
 from train.dry_run import add_dry_run_flags, dry_run
@@ -188,41 +188,39 @@ def evaluate_seed(
     """All methods of one seed; the first process writes the published results files of anchor_moe."""
     folders = StudyFolders(arguments.output, seed, given_experts=arguments.experts)
     drop_failed = arguments.failed_answers == "drop"
-    files = [p for method in methods for p in method.expert_files(tasks, folders) if p.is_file()]
-    files = list(dict.fromkeys(files))
-    numbered = dict(enumerate(files))
-    bank, digests = load_experts(backbone.llm, backbone.identity, numbered, own_ids=False)
-    try:
+    book = AnswerBook(arguments.results / "answers.jsonl", ranks)
+    known, seconds = len(book), 0.0
+    results: dict[str, MethodResult] = {}
+    trained: dict[str, list[dict[str, Any]]] = {}
+    for make in dict.fromkeys(method.make for method in methods):
+        group = [method for method in methods if method.make == make]
+        files = [p for method in group for p in method.expert_files(tasks, folders) if p.is_file()]
+        numbered = dict(enumerate(dict.fromkeys(files)))
         experts = Experts({path: number for number, path in numbered.items()})
-        book = AnswerBook(arguments.results / "answers.jsonl", ranks)
-        answerer = Answerer(
-            AnchorLM(backbone.llm, bank, backbone.loading.prefixes), inputs, book, settings, digests
-        )
-        planner = Planner(tasks, tests, folders, inputs, experts, router, answerer)
-        plans = [planner.plan(method) for method in methods]
-        requests = [request for plan in plans for stage in plan.stages for request in stage.requests]
-        known, begun = len(book), time.monotonic()
-        texts = iter(answerer.answer(requests, f"answering, seed {seed}"))
-        given, seconds = len(book) - known, time.monotonic() - begun
-        results = []
+        with loaded(backbone, make, numbered) as found:
+            answerer = Answerer(found.model, inputs, book, settings, found.digests, found.pools)
+            planner = Planner(tasks, tests, folders, inputs, experts, router, answerer)
+            plans = [planner.plan(method) for method in group]
+            requests = [request for plan in plans for stage in plan.stages for request in stage.requests]
+            begun = time.monotonic()
+            texts = iter(answerer.answer(requests, f"answering, seed {seed}"))
+            seconds += time.monotonic() - begun
+            trained |= training_costs(tasks, group, folders, found.parameters)
         for plan in plans:
             answers = [[next(texts) for _ in stage.requests] for stage in plan.stages]
-            results.append(method_result(plan, answers, tasks, drop_failed, aliases))
+            results[plan.name] = method_result(plan, answers, tasks, drop_failed, aliases)
             if plan.name == OURS and plan.stages and ranks.first:
                 place = arguments.results / ("" if seed == 0 else f"seed_{seed}")
                 write_results(place, plan, answers, tasks)
                 write_anchor_map(place, tasks, tests, folders, inputs, router)
-        if ranks.first:
-            made_by = {
-                "device": provenance()["device"],
-                "threads": torch.get_num_threads(),
-                "processes": max(ranks.world, settings.jobs),
-            }
-            trained = training_costs(tasks, methods, folders, bank)
-            record_costs(arguments.results, seed, trained, given, seconds, made_by)
-        return results
-    finally:
-        bank.detach()
+    if ranks.first:
+        made_by = {
+            "device": provenance()["device"],
+            "threads": torch.get_num_threads(),
+            "processes": max(ranks.world, settings.jobs),
+        }
+        record_costs(arguments.results, seed, trained, len(book) - known, seconds, made_by)
+    return [results[method.name] for method in methods]
 
 
 def method_result(

@@ -1,17 +1,65 @@
-"""Expert files into a bank: LoRA experts from their folder's pack, what no pack holds from its file."""
+"""What answers, from its files: experts into a bank, prompt pools beside the bare backbone.
+
+LoRA experts come from their folder's pack, what no pack holds comes from its file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
 
 from data.files import sha256_file
+from model.language_model.anchor_lm import AnchorLM
+from model.language_model.backbone import Backbone
+from model.language_model.prompt_pool import PromptPool, load_pool
 from model.moe.expert_files import ExpertFile, inspect_expert, read_expert
 from model.moe.expert_pack import packed_experts
 from model.moe.experts import ExpertBank, ExpertConfig
+from model.moe.gated import open_bank
+
+# Makes of files; what is of one make fits one model.
+EXPERTS, GATED, POOLS = "experts", "gated", "pools"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to answer."""
+
+    model: AnchorLM
+    digests: dict[int, str]  # id -> SHA-256 of its file
+    pools: dict[int, PromptPool] = field(default_factory=dict)  # id -> pool, which answers without expert
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that one file holds; 0 where there is none."""
+        if self.pools:
+            return sum(p.numel() for p in next(iter(self.pools.values())).parameters())
+        shapes = self.model.bank.expected_shapes() if self.model.bank and self.digests else {}
+        return sum(math.prod(shape) for shape in shapes.values())
+
+
+@contextmanager
+def loaded(backbone: Backbone, make: str, files: Mapping[int, Path]) -> Iterator[Loaded]:
+    """Within the block the backbone answers with these files, id -> file, of one make.
+
+    Raises:
+        ValueError: as `load_experts`, or a file is no pool where pools are expected.
+    """
+    if make == POOLS:
+        pools = {key: load_pool(path, backbone.identity)[0] for key, path in files.items()}
+        digests = {key: sha256_file(path) for key, path in files.items()}
+        yield Loaded(AnchorLM(backbone.llm, None, backbone.loading.prefixes), digests, pools)
+        return
+    bank, digests = load_experts(backbone.llm, backbone.identity, files, own_ids=False)
+    try:
+        yield Loaded(AnchorLM(backbone.llm, bank, backbone.loading.prefixes), digests)
+    finally:
+        bank.detach()
 
 
 def load_experts(
@@ -30,7 +78,7 @@ def load_experts(
     """
     packed = packed_experts(list(dict.fromkeys(files.values())))
     known = {path: packed[path].file if path in packed else inspect_expert(path) for path in files.values()}
-    bank = ExpertBank(llm, _shared_config(known), base_identity)
+    bank = open_bank(llm, _shared_config(known), base_identity)
     for key, path in files.items():
         bank.act_on(key, known[path].config.tokens)
     bank.add_packed({key: packed[path] for key, path in files.items() if path in packed}, own_ids=own_ids)

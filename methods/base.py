@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from data.benchmark import Benchmark, Task
 from data.folders import StudyFolders, expert_file, stored_expert
+from evaluation.expert_loading import EXPERTS
 from evaluation.study import Planner, StagePlan
 from train.cells import Cell
 from train.recipe import Recipe
@@ -28,6 +29,7 @@ class Method(Recipe):
     name: ClassVar[str]  # in flags, folders and reports
     usual: ClassVar[bool] = False  # whether the tiny backbone's main job has it
     trains: ClassVar[bool] = True  # whether it has experts of its own
+    make: ClassVar[str] = EXPERTS  # of its expert files; those of one make answer side by side
 
     def cells(self, benchmark: Benchmark, folders: StudyFolders) -> list[Cell]:
         """The experts to train for one seed, in order. Raises ValueError for a task without training file."""

@@ -16,9 +16,12 @@ from torch import Tensor
 
 from data.samples import Sample
 from model.language_model.splice import PromptBatch
+from model.moe.expert_sites import ExpertConfig
 
 if TYPE_CHECKING:
     from train.cells import Cell
+    from train.checkpoints import CheckpointFolder
+    from train.reporting import Reporting
     from train.workshop import Workshop
 
 
@@ -51,6 +54,7 @@ class Recipe:
     """How the cells of a method are trained. The fields of a subclass are the settings of its method."""
 
     carries: ClassVar[str] = ""  # suffix of a file beside the expert that the next task's cell needs
+    has_experts: ClassVar[bool] = True  # whether its cells train experts; otherwise `learn` does it all
 
     def settings(self, cell: Cell) -> dict[str, Any]:
         """The method's own settings, for the identity of a cell of its."""
@@ -62,6 +66,11 @@ class Recipe:
     def plain(self, cell: Cell) -> bool:
         """Whether a cell is trained as if there were no recipe, and may take over such an expert."""
         return True
+
+    def expert(self, config: ExpertConfig) -> ExpertConfig:
+        """What the method's experts are made of, where plain ones are as configured. Raises ValueError where
+        there is nothing to make them of."""
+        return config
 
     def questions(self, cell: Cell, counts: Mapping[Path, int]) -> int:
         """How many questions an epoch has; counts: those of every training file."""
@@ -75,6 +84,20 @@ class Recipe:
     def extra(self, cell: Cell, shop: Workshop) -> Iterator[Extra]:
         """Around the training of a cell, whose expert is in the bank at its starting point."""
         yield Extra()
+
+    def learn(
+        self,
+        cell: Cell,
+        shop: Workshop,
+        samples: Sequence[Sample],
+        checkpoint: CheckpointFolder,
+        reporting: Reporting,
+    ) -> dict[str, Any]:
+        """Train what a method without experts has in their place and write it as the expert file.
+
+        Returns what `Training.run` does.
+        """
+        raise NotImplementedError
 
     def finish(self, cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> None:
         """Write the file that `carries` names; the expert's own is there. All processes call it, the main

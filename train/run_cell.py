@@ -11,7 +11,8 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from model.moe.anchor_files import load_anchor, save_anchor, save_published_anch
 from model.moe.anchors import Anchor
 from model.moe.experts import ExpertBank
 from model.moe.files import atomic_write
+from model.moe.gated import exchanged
 from train.cells import Cell, source_files
 from train.checkpoints import CheckpointFolder, changed_message
 from train.config import TrainConfig
@@ -105,6 +107,7 @@ def check_cell(cell: Cell, shop: Workshop) -> None:
     """Raise ValueError, before any work, if the cell's place holds the work of other settings or a damaged
     expert."""
     cell.recipe.refuse(cell, shop)
+    cell.recipe.expert(shop.config.expert)
     if shop.overwrite:
         return
     wanted = cell_identity(cell, shop)
@@ -159,7 +162,14 @@ def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResul
                 shutil.copyfileobj(twin, file)
         log.info("%s: the same training as %s, taken over", cell.title, cell.twin)
     else:
-        summary = _train(cell, shop, samples, checkpoint, init)
+        reporting = replace(shop.reporting, folder=cell.checkpoint, title=cell.title)
+        if cell.recipe.has_experts:
+            with _workshop_for(cell, shop) as own:
+                summary = _train(cell, own, samples, checkpoint, reporting, init)
+        else:
+            summary = cell.recipe.learn(cell, shop, samples, checkpoint, reporting)
+        facts = (summary[key] for key in ("steps", "final_loss", "seconds"))
+        log.info("%s: %d steps, loss %.4f, %.1f s", cell.title, *facts)
         outcome, seconds = "resumed" if resumed else "trained", summary["seconds"]
     cell.recipe.finish(cell, shop, samples)
     if shop.accelerator.is_main_process:
@@ -174,11 +184,12 @@ def _train(
     shop: Workshop,
     samples: Sequence[Sample],
     checkpoint: CheckpointFolder,
+    reporting: Reporting,
     init: Mapping[str, Tensor] | None,
 ) -> dict[str, Any]:
     """Train the expert and write its file; returns steps, final loss and seconds."""
     generator = torch.Generator().manual_seed(shop.config.seed * 1009 + cell.task_id)
-    if init is None and shop.config.lora_init == "activations" and shop.config.expert.kind == "lora":
+    if init is None and shop.config.lora_init == "activations" and shop.config.expert.kind != "mlp":
         init = fitted_start(
             shop.model,
             shop.inputs,
@@ -189,7 +200,6 @@ def _train(
         )
     shop.bank.add(cell.task_id, init=init, generator=generator)
     try:
-        reporting = replace(shop.reporting, folder=cell.checkpoint, title=cell.title)
         with cell.recipe.extra(cell, shop) as extra:
             job = Job(cell.task_id, samples, cell.without_media, extra)
             summary = ExpertTraining(
@@ -199,12 +209,22 @@ def _train(
             shop.bank.save(cell.task_id, cell.expert)
     finally:
         shop.bank.remove(cell.task_id)
-    log.info(
-        "%s: %d steps, loss %.4f, %.1f s",
-        cell.title,
-        *(summary[k] for k in ("steps", "final_loss", "seconds")),
-    )
     return summary
+
+
+@contextmanager
+def _workshop_for(cell: Cell, shop: Workshop) -> Iterator[Workshop]:
+    """The workshop with a bank for what the cell's experts are made of."""
+    made_of = cell.recipe.expert(shop.config.expert)
+    if made_of == shop.config.expert:
+        yield shop
+        return
+    with exchanged(shop.model.llm, shop.bank, made_of) as bank:
+        shop.model.bank = bank
+        try:
+            yield replace(shop, bank=bank, config=replace(shop.config, expert=made_of))
+        finally:
+            shop.model.bank = shop.bank
 
 
 def _finished(cell: Cell, identity: dict[str, Any]) -> bool:
@@ -259,7 +279,7 @@ def _initial(
     cell: Cell, shop: Workshop, sources: Sequence[Path], anchor: Anchor | None
 ) -> Mapping[str, Tensor] | None:
     """The starting weights, None for a fresh expert."""
-    if not sources:
+    if not sources or not cell.recipe.has_experts:
         return None
     earlier = []
     if shop.config.expert_init == "nearest" and cell.start_from is None:

@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -11,16 +11,8 @@ from data.benchmark import Task
 from data.folders import StudyFolders
 from evaluation.costs import record_costs, training_costs
 from methods.table import chosen_methods
-from model.moe.experts import ExpertBank
 
 CPU = {"device": "cpu", "threads": 1, "processes": 2}
-
-
-class Bank:
-    """What training_costs asks of a bank."""
-
-    def expected_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"A": (2, 10), "B": (6, 2)}
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -40,9 +32,7 @@ def test_what_training_cost(tmp_path: Path) -> None:
         "provenance": {"device": "cpu", "threads": 1, "command": ["a.py"]},
     }
     (experts / "expert_task_0.run.json").write_text(json.dumps(record))
-    found = training_costs(
-        tasks, chosen_methods("anchor_moe sequential zero_shot", "tiny"), folders, cast(ExpertBank, Bank())
-    )
+    found = training_costs(tasks, chosen_methods("anchor_moe sequential zero_shot", "tiny"), folders, 32)
     first, second = found["anchor_moe"]
     assert (first["parameters"], first["bytes"], first["seconds"], first["device"]) == (32, 100, 3.5, "cpu")
     assert (second["seconds"], second["device"], second["command"]) == (None, None, None)
