@@ -28,6 +28,8 @@ METHOD_TITLES: dict[str, str] = {
     "ewc": "elastic weight consolidation (EWC)",
     "lwf": "distillation (LwF)",
     "olora": "orthogonal subspaces (O-LoRA)",
+    "moe_lora": "mixture of LoRA under a learned gate",
+    "l2p": "prompt pool (L2P)",
 }
 USUAL = ("anchor_moe", "oracle", "joint", "sequential", "blind", "zero_shot")  # named if not run
 TESTED = "anchor_moe"  # what every other method is tested against

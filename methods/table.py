@@ -13,7 +13,9 @@ from methods.base import OURS, Method
 from methods.blind import Blind
 from methods.ewc import EWC
 from methods.joint import Joint
+from methods.l2p import LearningToPrompt
 from methods.lwf import LwF
+from methods.moe_lora import MoeLora
 from methods.olora import OLoRA
 from methods.oracle import Oracle
 from methods.replay import Replay
@@ -32,6 +34,8 @@ METHODS: tuple[Method, ...] = (
     EWC(),
     LwF(),
     OLoRA(),
+    MoeLora(),
+    LearningToPrompt(),
 )
 NAMES = tuple(method.name for method in METHODS)
 USUAL = tuple(method.name for method in METHODS if method.usual)

@@ -22,7 +22,8 @@ def test_every_method_and_setting_is_described(page: str) -> None:
         assert f"| `{method.name}` |" in page
         for setting in fields(method):
             assert f"`--{setting.name}`" in page
-            assert f"({setting.default:g})" in setting.metadata["help"]
+            shown = setting.default if isinstance(setting.default, str) else f"{setting.default:g}"
+            assert f"({shown})" in setting.metadata["help"]
 
 
 def test_the_example_is_a_method(page: str) -> None:

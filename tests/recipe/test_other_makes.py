@@ -1,0 +1,40 @@
+"""Methods whose files are no plain experts, end to end: trained side by side, made again, answered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.recipe.studies import Study, small_benchmark
+
+pytestmark = pytest.mark.recipe
+FLAGS = ("--num_train_epochs", "1", "--jobs", "2", "--moe_branches", "2", "--l2p_prompts", "6")
+BOTH = "moe_lora l2p"
+
+
+def test_gated_experts_and_prompt_pools(tmp_path: Path) -> None:
+    benchmark = small_benchmark(tmp_path / "data", train=6, test=3)
+    content = json.loads(benchmark.read_text())
+    benchmark.write_text(json.dumps({**content, "tasks": content["tasks"][:2]}))
+    study = Study(tmp_path / "study", benchmark)
+    study.run("train_all_tasks.sh", *FLAGS, METHODS=BOTH)
+    comparisons = study.folder / "output" / "comparisons"
+    files = sorted(comparisons.glob("*/experts/expert_task_*.pt"))
+    assert len(files) == 4
+    contents = [path.read_bytes() for path in files]
+
+    for method in BOTH.split():  # as if killed just before the end
+        lost = comparisons / method / "experts" / "expert_task_1.pt"
+        lost.unlink()
+        lost.with_suffix(".run.json").unlink()
+    again = study.run("train_all_tasks.sh", *FLAGS, METHODS=BOTH)
+    assert "2 trained, 2 skipped" in again.stdout + again.stderr
+    assert [path.read_bytes() for path in files] == contents
+
+    study.run("eval_all_tasks.sh", METHODS="l2p zero_shot moe_lora")
+    methods = json.loads((study.folder / "results" / "summary.json").read_text())["methods"]
+    assert set(methods) == {"l2p", "zero_shot", "moe_lora"}
+    for entry in methods.values():
+        assert all(value is not None for row in entry["matrix"] for value in row)
