@@ -52,7 +52,7 @@ class LearningToPrompt(Continued):
     )
     l2p_pull: float = field(default=0.5, metadata={"help": "weight of the keys' distances in the loss (0.5)"})
     l2p_learning_rate: float = field(
-        default=1e-2, metadata={"help": "in place of --learning_rate, which is that of experts (0.01)"}
+        default=0.1, metadata={"help": "in place of --learning_rate, which is that of experts (0.1)"}
     )
 
     def __post_init__(self) -> None:

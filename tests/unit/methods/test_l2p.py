@@ -24,7 +24,7 @@ from train.config import TrainConfig
 from train.reporting import Reporting
 from train.run_cell import Workshop
 
-METHOD = LearningToPrompt(l2p_prompts=5, l2p_length=2, l2p_top=2)
+METHOD = LearningToPrompt(l2p_prompts=5, l2p_length=2, l2p_top=2, l2p_learning_rate=1e-2)
 SAMPLES: list[Any] = [
     SimpleNamespace(index=i, id=f"s{i}", source=Path("f.json"), length=6 + i % 3) for i in range(7)
 ]
