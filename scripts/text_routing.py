@@ -8,16 +8,13 @@ rule), `cosine_raw` (the published rule), `lda`, `lookup` (the task that asked e
 often in training, the first if none did) and `bound` (the best that any function of the exact text can
 reach on the test files). Macro: mean over tasks; micro: over questions; both in percent.
 
-For `question` only the input embeddings and the tokenizer are read: a 7B folder takes as long as a tiny one.
-Legend: N questions, V vocabulary, D LLM width.
+Legend: N questions, D width of their vectors.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,27 +23,14 @@ if not __package__:  # run as a file: put the repository's root on the path in p
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import torch
-import transformers
-from safetensors import safe_open
-from torch import Tensor
-from transformers import PreTrainedModel
 
 from data.doctor.questions import text_bound
 from data.files import write_json_atomic
-from data.prompts import PromptTokenizer, question_ids
 from data.samples import read_samples
-from data.text_features import TextFeatures, check_choice
-from model.encoders.text import load_encoder_folder
-from model.language_model.backbone import ALIGNED, is_base, llm_config, load_llm, split_weights
-from model.language_model.families import read_llm
-from model.language_model.loading import Loading
+from data.text_vectors import text_features
 from model.moe.anchors import Anchor
 from model.moe.routing import Router, RouterConfig, RoutingFeatures
-from model.tensor_files import read_json, read_weights
 
-# How the input embedding is called in the families of Hugging Face models.
-EMBEDDING_NAMES = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings")
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 ROWS = {
     "cosine": RouterConfig("cosine", modalities=("text",)),
     "cosine_raw": RouterConfig("cosine", "raw", "equal", modalities=("text",)),
@@ -124,94 +108,6 @@ def accuracy(chosen: dict[str, int], testing: Sequence[Sequence[str]]) -> dict[s
     right = [sum(chosen[text] == task for text in asked) for task, asked in enumerate(testing)]
     shares = [count / len(asked) for count, asked in zip(right, testing, strict=True)]
     return {"macro": 100 * sum(shares) / len(shares), "micro": 100 * sum(right) / sum(map(len, testing))}
-
-
-def text_features(texts: Sequence[str], lm: Path, choice: str = "question") -> Tensor:
-    """One vector per text. (N, D) float32
-
-    Raises:
-        ValueError: a choice that needs more than the text, or files that are missing or do not fit.
-    """
-    if check_choice(choice) in ("prompt", "clip"):
-        raise ValueError(f"text_feature {choice} needs a whole backbone; give question, hidden:L or a folder")
-    if choice.startswith("hidden:"):
-        found = TextFeatures(choice, load_llm_alone(lm), load_tokenizer(lm))
-        return torch.stack([found.of_question(text) for text in texts])
-    if choice != "question":
-        encoder = load_encoder_folder(choice)
-        return torch.stack([encoder.encode(text) for text in texts])
-    tokenizer, embedding = load_tokenizer(lm), load_input_embedding(lm)
-    rows = []
-    for text in texts:
-        ids = question_ids(tokenizer, text)
-        if len(ids) == 0 or int(ids.max()) >= len(embedding):
-            raise ValueError(
-                f"{lm}: question {text!r} has token ids {ids.tolist()} for {len(embedding)} embeddings"
-            )
-        rows.append(embedding[ids].float().mean(0))
-    return torch.stack(rows)
-
-
-def load_llm_alone(folder: Path) -> PreTrainedModel:
-    """The LLM of a base folder or of a plain model folder, in float32."""
-    config = read_json(folder / "config.json")
-    if config.get("model_type") == ALIGNED:
-        folder, config = folder / config["llm"], {}
-    if is_base(config):
-        weights, *_ = split_weights(folder, read_weights(folder))
-        return load_llm(folder, llm_config(folder, config), weights, Loading(), torch.device("cpu"))
-    files = read_llm(folder)
-    return load_llm(folder, files.config, files.weights, Loading(), torch.device("cpu"))
-
-
-def load_tokenizer(folder: Path) -> PromptTokenizer:
-    """The tokenizer of a model folder; says nothing about model types that transformers does not know."""
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            return PromptTokenizer(transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}: no tokenizer there ({str(error).splitlines()[0]})") from error
-    finally:
-        transformers.logging.set_verbosity(before)
-
-
-def load_input_embedding(folder: Path) -> Tensor:
-    """The input embedding (V, D) of a model folder, read alone from its safetensors or .bin files.
-
-    Raises:
-        ValueError: no weights in the folder, or none or several tensors that could be the embedding.
-    """
-    names: dict[str, Path] = {}
-    for file in WEIGHT_FILES:
-        index = folder / f"{file}.index.json"
-        if index.is_file():
-            names = {
-                name: folder / part for name, part in json.loads(index.read_text())["weight_map"].items()
-            }
-        elif (folder / file).is_file():
-            names = dict.fromkeys(_tensor_names(folder / file), folder / file)
-        if names:
-            break
-    found = [name for name in names if name.endswith(tuple(f"{stem}.weight" for stem in EMBEDDING_NAMES))]
-    if len(found) != 1:
-        raise ValueError(
-            f"{folder}: {len(names)} tensors, of which {found} look like the input embedding; expected one"
-        )
-    path = names[found[0]]
-    if path.suffix == ".bin":
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)[found[0]]
-    with safe_open(path, "pt") as opened:
-        return opened.get_tensor(found[0])
-
-
-def _tensor_names(path: Path) -> list[str]:
-    if path.suffix == ".bin":
-        return list(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
-    with safe_open(path, "pt") as opened:
-        return list(opened.keys())
 
 
 if __name__ == "__main__":

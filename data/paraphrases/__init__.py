@@ -1,4 +1,4 @@
-"""Questions of two benchmarks in other words, written by hand for this project: do routers follow the meaning?
+"""Questions of two benchmarks in other words, written by hand: do routers follow the meaning?
 
 A file holds, per original question, its task, the half it belongs to and its rewordings; the answer to the
 question stays what it was. Originals are named by the hash of their text, so that no annotation is copied
@@ -50,9 +50,7 @@ def read_rewordings(path: Path) -> list[Rewording]:
         raise ValueError(f"{path}: expected an object with a list `questions`")
     for index, entry in enumerate(entries):
         try:
-            task, question, half, texts = (
-                entry[key] for key in ("task", "question", "half", "rewordings")
-            )
+            task, question, half, texts = (entry[key] for key in ("task", "question", "half", "rewordings"))
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path}: entry {index} lacks {error}") from error
         if half not in HALVES or not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):

@@ -1,0 +1,78 @@
+"""What a router is examined on: the questions of every task, and one vector per distinct text.
+
+Letters: N samples, V distinct texts, W feature width.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.moe.anchors import Anchor, ModalityStats
+from model.moe.routing import Routing, RoutingFeatures
+
+TEXT = "text"
+Asked = Mapping[str, int]
+"""Question -> how often it is asked."""
+
+
+@dataclass(frozen=True)
+class TaskQuestions:
+    """The questions of one task."""
+
+    name: str
+    train: Asked
+    test: Asked
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """One vector per text."""
+
+    place: Mapping[str, int]
+    values: Tensor
+    """(V, W)"""
+    kind: str
+
+    def rows(self, texts: Sequence[str]) -> Tensor:
+        """Vectors of the texts. (N, W)"""
+        return self.values[[self.place[text] for text in texts]]
+
+    def features(self, texts: Sequence[str]) -> RoutingFeatures:
+        """The texts as a batch that can be routed."""
+        present = torch.ones(len(texts), dtype=torch.bool)
+        return RoutingFeatures({TEXT: self.rows(texts)}, {TEXT: present}, {TEXT: self.kind})
+
+    def anchor(self, task: int, asked: Asked) -> Anchor:
+        """Anchor of a task from its questions, as training makes it."""
+        texts = list(Counter(asked).elements())
+        return Anchor.from_features(task, {TEXT: self.rows(texts)}, feature_kinds={TEXT: self.kind})
+
+
+def bare_anchor(task: int, rows: Tensor, kind: str = "question") -> Anchor:
+    """An anchor to which nothing is far: without held-out distances, which take longest. rows (N, W)"""
+    rows = rows.double()
+    stats = ModalityStats(len(rows), rows.sum(0), rows.T @ rows, kind, held_out=rows.new_zeros(0))
+    return Anchor.from_stats(task, None, {TEXT: stats})
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a router made of distinct questions."""
+
+    chosen: Mapping[str, int]
+    far: Mapping[str, bool]
+    scores: Mapping[str, Sequence[float]]
+
+    @staticmethod
+    def of(texts: Sequence[str], routing: Routing) -> Answers:
+        """Of B texts and their routing."""
+        return Answers(
+            dict(zip(texts, routing.task_ids, strict=True)),
+            dict(zip(texts, routing.far.tolist(), strict=True)),
+            dict(zip(texts, routing.scores.tolist(), strict=True)),
+        )
