@@ -1,4 +1,4 @@
-"""One router put to one benchmark's questions: right or wrong, stage by stage, in any order, with few questions.
+"""One router put to one benchmark's questions: right or wrong, in stages, in any order, from few questions.
 
 Letters: T tasks, N samples.
 """

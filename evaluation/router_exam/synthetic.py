@@ -44,7 +44,9 @@ def many_tasks(config: RouterConfig, tasks: int, seed: int = 0) -> ManyTasks:
     router = Router(anchors, config)
     true = torch.randint(tasks, (ASKED,), generator=generator)
     values = (means[true] + draw(ASKED)) * scale
-    features = RoutingFeatures({TEXT: values}, {TEXT: torch.ones(ASKED, dtype=torch.bool)}, {TEXT: "question"})
+    features = RoutingFeatures(
+        {TEXT: values}, {TEXT: torch.ones(ASKED, dtype=torch.bool)}, {TEXT: "question"}
+    )
     router.route(features)  # what is computed once
     start = time.perf_counter()
     routing = router.route(features)

@@ -53,7 +53,9 @@ class Calibration:
     bins: tuple[Bin, ...]  # of equal width in confidence; empty ones are left out
 
 
-def calibration(confidence: ArrayLike, right: Sequence[bool] | NDArray[np.bool_], bins: int = 10) -> Calibration:
+def calibration(
+    confidence: ArrayLike, right: Sequence[bool] | NDArray[np.bool_], bins: int = 10
+) -> Calibration:
     """Expected calibration error and the reliability diagram behind it.
 
     Raises:
@@ -61,7 +63,9 @@ def calibration(confidence: ArrayLike, right: Sequence[bool] | NDArray[np.bool_]
     """
     confidence_N, right_N = _values(confidence), np.asarray(right, dtype=float)
     if len(confidence_N) != len(right_N) or confidence_N.min() < 0 or confidence_N.max() > 1:
-        raise ValueError(f"{len(confidence_N)} confidences for {len(right_N)} samples; expected one each in [0, 1]")
+        raise ValueError(
+            f"{len(confidence_N)} confidences for {len(right_N)} samples; expected one each in [0, 1]"
+        )
     place_N = np.minimum((confidence_N * bins).astype(int), bins - 1)
     found = [
         Bin(float(confidence_N[own].mean()), float(right_N[own].mean()), int(own.sum()))
