@@ -28,6 +28,7 @@ from data.files import write_json_atomic
 from data.paraphrases import HALVES, Rewording, benchmark_rewordings, read_rewordings
 from data.rewording import misspelt, truncated
 from data.samples import read_samples
+from data.text_features import weigh_rewordings
 from data.text_vectors import text_features
 from evaluation.router_exam.exam import Exam, bound
 from evaluation.router_exam.material import Asked, TaskQuestions, Vectors
@@ -55,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--test", type=Path, nargs="+", required=True, help="sample files in the same order")
     parser.add_argument("--lm", type=Path, required=True, help="folder of a Hugging Face language model")
     parser.add_argument("--text_feature", default="question", help="as in text_routing.py (question)")
+    parser.add_argument("--anchor_rewordings", type=int, default=0, help="as in training (0)")
     parser.add_argument("--routers", nargs="+", choices=ROUTERS, default=list(ROUTERS))
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to examine (all)"
@@ -74,13 +76,17 @@ def main(arguments: argparse.Namespace) -> None:
     tasks = read_tasks(arguments.train, arguments.test)
     sets = asked_sets(tasks, arguments.rewordings, arguments.half, arguments.seed)
     texts = {text for task in tasks for text in task.train}
+    texts |= {text for task in tasks for text in weigh_rewordings(task.train, arguments.anchor_rewordings)}
     texts = sorted(texts.union(*(questions for asked in sets.values() for questions in asked)))
     features = text_features(texts, arguments.lm, arguments.text_feature)
     vectors = Vectors({text: row for row, text in enumerate(texts)}, features, arguments.text_feature)
-    anchors = [vectors.anchor(number, task.train) for number, task in enumerate(tasks)]
+    anchors = [
+        vectors.anchor(number, task.train, arguments.anchor_rewordings) for number, task in enumerate(tasks)
+    ]
     found: dict[str, Any] = {
         "tasks": [task.name for task in tasks],
         "text_feature": arguments.text_feature,
+        "anchor_rewordings": arguments.anchor_rewordings,
         "bound": {name: bound(asked) for name, asked in sets.items() if name == "verbatim"},
     }
     print(f"best possible from the exact text: {_pair(found['bound']['verbatim'])}")

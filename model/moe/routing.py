@@ -104,7 +104,8 @@ class Router:
         if not bare:
             metrics = {}
             for name in self.modalities:
-                stats = {a.task_id: a.stats[name] for a in self.anchors if name in a.stats}
+                share = self.config.reworded_share
+                stats = {a.task_id: a.stats[name].blended(share) for a in self.anchors if name in a.stats}
                 try:
                     metrics[name] = fit_metric(stats, self.config.shrinkage)
                 except ValueError as error:
