@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from data.text_features import weigh_rewordings
-from model.moe.anchors import Anchor, ModalityStats
+from model.moe.anchors import Anchor, ModalityStats, scatter_space
 from model.moe.routing import Routing, RoutingFeatures
 
 TEXT = "text"
@@ -61,7 +61,9 @@ class Vectors:
 def bare_anchor(task: int, rows: Tensor, kind: str = "question") -> Anchor:
     """An anchor to which nothing is far: without held-out distances, which take longest. rows (N, W)"""
     rows = rows.double()
-    stats = ModalityStats(len(rows), rows.sum(0), rows.T @ rows, kind, held_out=rows.new_zeros(0))
+    seed, narrow = scatter_space(rows)
+    none = rows.new_zeros(0)
+    stats = ModalityStats(len(rows), rows.sum(0), narrow.T @ narrow, kind, seed, held_out=none)
     return Anchor.from_stats(task, None, {TEXT: stats})
 
 

@@ -35,6 +35,13 @@ def projection(width: int, seed: int) -> Tensor:
     return (q * r.diagonal().sign()).T.contiguous()
 
 
+def scatter_space(rows: Tensor) -> tuple[int | None, Tensor]:
+    """The seed of the projection that features (N, W) need, None for narrow ones, and the features in it."""
+    if rows.shape[1] <= WIDE:
+        return None, rows
+    return PROJECTION_SEED, rows @ projection(rows.shape[1], PROJECTION_SEED).T
+
+
 @dataclass(frozen=True)
 class Sums:
     """Sums over samples that weigh as many as the task has."""
@@ -137,8 +144,7 @@ class ModalityStats:
                 "encode it again"
             )
         rows = rows.detach().cpu().double()
-        seed = PROJECTION_SEED if rows.shape[1] > WIDE else None
-        narrow = rows if seed is None else rows @ projection(rows.shape[1], seed).T
+        seed, narrow = scatter_space(rows)
         held_out = held_out_distances(narrow, clips)
         held_out_new = new_value_distances(narrow) if values_recur else None
         return ModalityStats(

@@ -1,0 +1,91 @@
+"""evaluation/router_exam: numbers that can be told beforehand, on drawn vectors."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+from evaluation.router_exam.exam import Exam, Spread, bound
+from evaluation.router_exam.material import TaskQuestions, Vectors, bare_anchor
+from evaluation.router_exam.synthetic import many_tasks
+from evaluation.router_exam.unknown import held_out
+from model.moe.routing import RouterConfig
+
+LDA = RouterConfig("lda", modalities=("text",), wordings="known")
+WIDTH, WORDINGS = 6, 12
+
+
+@pytest.fixture
+def exam() -> Exam:
+    """Three tasks, each with twelve wordings around a mean of its own; `odd` is asked by tasks 0 and 1."""
+    generator = torch.Generator().manual_seed(0)
+    texts = {f"{task}.{number}": task for task in range(3) for number in range(WORDINGS)}
+    rows = torch.stack(
+        [
+            8.0 * torch.eye(WIDTH)[task] + torch.randn(WIDTH, generator=generator)
+            for task in [*texts.values(), 0]
+        ]
+    )
+    vectors = Vectors({text: row for row, text in enumerate([*texts, "odd"])}, rows, "question")
+    tasks = []
+    for task in range(3):
+        asked = Counter({text: 2 for text, own in texts.items() if own == task})
+        test = Counter(asked)
+        if task < 2:
+            test["odd"] = 6 - 2 * task  # 6 and 4 of 30 and 28
+        tasks.append(TaskQuestions(f"task {task}", asked, test))
+    return Exam(LDA, tasks, vectors, [vectors.anchor(n, task.train) for n, task in enumerate(tasks)])
+
+
+def test_accuracy_is_the_best_possible(exam: Exam) -> None:
+    scores = exam.score([task.test for task in exam.tasks])
+    assert scores.confusion.tolist() == [[30, 0, 0], [4, 24, 0], [0, 0, 24]]
+    assert scores.micro == bound([task.test for task in exam.tasks])["micro"] == pytest.approx(100 * 78 / 82)
+    alone = exam.score([Counter(), {"odd": 4}, Counter()])
+    assert alone.macro == 0  # tasks that were not asked do not count
+
+
+def test_stages_and_orders(exam: Exam) -> None:
+    macro = [stage["macro"] for stage in exam.stages()]
+    assert macro == pytest.approx([100, 100 * (1 + 24 / 28) / 2, 100 * (2 + 24 / 28) / 3])
+    found = exam.orders()
+    assert found["last_stage"].low == found["last_stage"].high == pytest.approx(macro[-1])
+    # The ambiguous pair meets at the second stage in two orders of six, else at the third.
+    assert found["mean_over_stages"].low == pytest.approx(sum(macro) / 3)
+    assert found["mean_over_stages"].high == pytest.approx((200 + macro[-1]) / 3)
+
+
+def test_confidence(exam: Exam) -> None:
+    asked = [task.test for task in exam.tasks]
+    temperature = exam.temperature()
+    shares = exam.confidences(asked, temperature)
+    assert all(share.sum() == pytest.approx(1) for share in shares.values())
+    found = exam.calibration(asked, temperature)
+    assert sum(one.n for one in found.bins) == 82 and found.ece == pytest.approx(4 / 82, abs=0.02)
+
+
+def test_few_questions(exam: Exam) -> None:
+    found = exam.few(5, range(3))
+    assert found["macro"].low <= found["macro"].mean <= found["macro"].high <= 100 * (2 + 24 / 28) / 3 + 1e-9
+    assert found["macro"].mean > 80
+    assert Spread.of([1, 3]) == Spread(2, 1, 3)
+
+
+def test_a_task_held_out_is_far(exam: Exam) -> None:
+    found = held_out(exam, 2)
+    assert (found.task, found.auroc, found.coverage) == ("task 2", 1, 100)
+    assert found.flagged == 100 and found.alarms < 20
+    assert found.right_abstaining <= found.right <= 100
+    assert held_out(replace(exam, config=replace(LDA, abstain=True)), 2) == found
+
+
+def test_many_drawn_tasks() -> None:
+    found = many_tasks(LDA, 20)
+    assert found.tasks == 20 and found.accuracy > 90 and found.microseconds > 0
+    assert many_tasks(LDA, 20).accuracy == found.accuracy
+
+
+def test_nothing_is_far_from_a_bare_anchor() -> None:
+    anchor = bare_anchor(0, torch.randn(5, 4))
+    assert anchor.stats["text"].held_out is not None and anchor.stats["text"].held_out.shape == (0,)
