@@ -51,6 +51,12 @@ def add_router_flags(parser: argparse.ArgumentParser) -> None:
         choices=("new", "known"),
         help="whether questions in words not learned from are ordinary (new), or count as far (known)",
     )
+    group.add_argument(
+        "--new_level",
+        type=float,
+        default=RouterConfig.new_level,
+        help="share of known questions that `cosine` may take for new words; 0: none (0.005)",
+    )
 
 
 def router_config(arguments: argparse.Namespace) -> RouterConfig:
@@ -63,6 +69,7 @@ def router_config(arguments: argparse.Namespace) -> RouterConfig:
         abstain=arguments.abstain,
         far_level=arguments.far_level,
         wordings=arguments.wordings,
+        new_level=arguments.new_level,
     )
 
 

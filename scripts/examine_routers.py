@@ -16,7 +16,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,8 @@ if not __package__:  # run as a file: put the repository's root on the path in p
 from data.command_line import main_command
 from data.files import write_json_atomic
 from data.paraphrases import HALVES, Rewording, benchmark_rewordings, read_rewordings
-from data.rewording import misspelt, truncated
 from data.samples import read_samples
-from data.text_features import weigh_rewordings
+from data.spoilt_questions import misspelt, truncated
 from data.text_vectors import text_features
 from evaluation.router_exam.exam import Exam, bound
 from evaluation.router_exam.material import Asked, TaskQuestions, Vectors
@@ -56,7 +55,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--test", type=Path, nargs="+", required=True, help="sample files in the same order")
     parser.add_argument("--lm", type=Path, required=True, help="folder of a Hugging Face language model")
     parser.add_argument("--text_feature", default="question", help="as in text_routing.py (question)")
-    parser.add_argument("--anchor_rewordings", type=int, default=0, help="as in training (0)")
+    parser.add_argument(
+        "--new_level", type=float, default=RouterConfig.new_level, help="of `cosine`, 0: as before (0.005)"
+    )
     parser.add_argument("--routers", nargs="+", choices=ROUTERS, default=list(ROUTERS))
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to examine (all)"
@@ -76,22 +77,20 @@ def main(arguments: argparse.Namespace) -> None:
     tasks = read_tasks(arguments.train, arguments.test)
     sets = asked_sets(tasks, arguments.rewordings, arguments.half, arguments.seed)
     texts = {text for task in tasks for text in task.train}
-    texts |= {text for task in tasks for text in weigh_rewordings(task.train, arguments.anchor_rewordings)}
     texts = sorted(texts.union(*(questions for asked in sets.values() for questions in asked)))
     features = text_features(texts, arguments.lm, arguments.text_feature)
     vectors = Vectors({text: row for row, text in enumerate(texts)}, features, arguments.text_feature)
-    anchors = [
-        vectors.anchor(number, task.train, arguments.anchor_rewordings) for number, task in enumerate(tasks)
-    ]
+    anchors = [vectors.anchor(number, task.train) for number, task in enumerate(tasks)]
     found: dict[str, Any] = {
         "tasks": [task.name for task in tasks],
         "text_feature": arguments.text_feature,
-        "anchor_rewordings": arguments.anchor_rewordings,
+        "new_level": arguments.new_level,
         "bound": {name: bound(asked) for name, asked in sets.items() if name == "verbatim"},
     }
     print(f"best possible from the exact text: {_pair(found['bound']['verbatim'])}")
     for name in arguments.routers:
-        exam = Exam(ROUTERS[name], tasks, vectors, anchors)
+        config = replace(ROUTERS[name], new_level=arguments.new_level)
+        exam = Exam(config, tasks, vectors, anchors)
         print(f"\n{name}")
         found[name] = examine(exam, sets, arguments)
     if arguments.json is not None:

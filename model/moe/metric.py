@@ -69,8 +69,11 @@ class ModalityMetric:
         return torch.cat([self.stats.narrow(row[None]) for row in x.double()])
 
 
-def fit_metric(stats: Mapping[int, ModalityStats], shrinkage: float) -> ModalityMetric:
+def fit_metric(stats: Mapping[int, ModalityStats], shrinkage: float, target: str = "mean") -> ModalityMetric:
     """Metric of one modality from its statistics, task id -> statistics, at least one.
+
+    target: what covariances shrink to, the `mean` or the `median` variance of the coordinates. The mean of a
+    language model's states is that of its few outlier coordinates, which matters where shrinkage is strong.
 
     weight = mean_t |W (mu_t - c)|^2 - its expectation if tasks did not differ, D (1 - 1/E) mean_t(1 / n_t),
     not below 0. D, the expected squared distance of a new sample, is the trace of the true covariance times
@@ -97,8 +100,8 @@ def fit_metric(stats: Mapping[int, ModalityStats], shrinkage: float) -> Modality
     square = float(outer.diagonal().mean()) / count
     floor = max(_FLAT * float(total.diagonal().mean()), _ROUNDING * square) or 1.0
 
-    values, vectors, raw = _shrunk_spectrum(within, shrinkage, floor)
-    total_values, total_vectors, _ = _shrunk_spectrum(total, shrinkage, floor)
+    values, vectors, raw = _shrunk_spectrum(within, shrinkage, floor, target)
+    total_values, total_vectors, _ = _shrunk_spectrum(total, shrinkage, floor, target)
     ratio = raw / values  # eigenvalues of S_raw S^-1
     q = float(ratio.sum())
     near = q / (1 - q * (1 - shrinkage) / dof)
@@ -167,11 +170,14 @@ def _check_alike(tasks: tuple[int, ...], parts: list[ModalityStats]) -> None:
                 )
 
 
-def _shrunk_spectrum(covariance: Tensor, shrinkage: float, floor: float) -> tuple[Tensor, Tensor, Tensor]:
+def _shrunk_spectrum(
+    covariance: Tensor, shrinkage: float, floor: float, target: str
+) -> tuple[Tensor, Tensor, Tensor]:
     """Eigenvalues after shrinkage, eigenvectors, eigenvalues before."""
     raw, vectors = torch.linalg.eigh(0.5 * (covariance + covariance.T))
     raw = raw.clamp_min(0.0)
-    return (1 - shrinkage) * raw + shrinkage * max(float(raw.mean()), floor), vectors, raw
+    usual = raw.mean() if target == "mean" else covariance.diagonal().median()
+    return (1 - shrinkage) * raw + shrinkage * max(float(usual), floor), vectors, raw
 
 
 def _inverse_root(values: Tensor, vectors: Tensor) -> Tensor:

@@ -5,6 +5,10 @@
     autonomy  s_t = norm of expert t's own low-rank activation (arXiv 2501.13074)
     oracle, random, lookup: for reports
 
+A question farther from every task than all but the share `new_level` of the questions known is in new words. Its
+text is compared in a broad space: `cosine` with W from a covariance shrunk by BROAD_SHRINKAGE to the median
+variance, for what sets known wordings apart says little about others. Known wordings are compared as ever.
+
 Sums run over the modalities present in the sample and in the anchor. `metric="raw"` with
 `modality_weights="equal"` is the published rule (W = I, c = 0, w = 1). Ties go to the lowest task id.
 Legend: B samples, E tasks, M modalities, W feature width.
@@ -12,7 +16,7 @@ Legend: B samples, E tasks, M modalities, W feature width.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -52,6 +56,9 @@ logger = logging.getLogger(__name__)
 _UNDECIDED = 1e-9
 """Scores of a shortlist that are nearer to each other are left to the scores of all tasks."""
 
+BROAD_SHRINKAGE = 0.85
+"""Of the space for questions in new words; chosen on rewordings, see docs/routers_examined.md."""
+
 
 class Router:
     """Routes samples to the tasks that have anchors.
@@ -89,6 +96,9 @@ class Router:
         self.far_check = FarCheck(self.anchors, self.modalities, config.far_level, config.wordings)
         _check_held_out(self.anchors, self.modalities, config.abstain)
         self.raw = config.router != "lda" and (config.metric == "raw" or not self.metrics)
+        self._wordings: FarCheck | None = None
+        if config.router == "cosine" and not self.raw and "text" in self.metrics and config.new_level > 0:
+            self._wordings = FarCheck(self.anchors, ("text",), config.new_level, "known")
         self._columns = {
             name: torch.tensor([i for i, anchor in enumerate(self.anchors) if name in anchor.means])
             for name in self.modalities
@@ -104,8 +114,7 @@ class Router:
         if not bare:
             metrics = {}
             for name in self.modalities:
-                share = self.config.reworded_share
-                stats = {a.task_id: a.stats[name].blended(share) for a in self.anchors if name in a.stats}
+                stats = {a.task_id: a.stats[name] for a in self.anchors if name in a.stats}
                 try:
                     metrics[name] = fit_metric(stats, self.config.shrinkage)
                 except ValueError as error:
@@ -267,9 +276,34 @@ class Router:
             found = metric.log_ratio(x.detach().cpu().double(), near) / len(metric.center)
         elif columns is None:
             found = cosines(y, means, squares)
-        else:
+            if name == "text" and self._wordings is not None:
+                new = self._in_new_words(x, found)
+                found[new] = self._broad_cosines(x[new])
+        else:  # no question in new words: see `_short_way`
             found = cosines(y, means[columns], squares[columns])
         return scores.index_put(index, found)
+
+    def _in_new_words(self, x: Tensor, scores: Tensor) -> Tensor:
+        """Which questions (B, W) are far from the wordings of every task; best scores (B, E) asked first."""
+        assert self._wordings is not None
+        tasks = [self.candidates[column] for column in self._columns["text"].tolist()]
+        orders = scores.argsort(dim=1, descending=True, stable=True).tolist()
+        return torch.tensor(
+            [
+                self._wordings.is_far({"text": row}, [tasks[column] for column in order])
+                for row, order in zip(x, orders, strict=True)
+            ],
+            dtype=torch.bool,
+        )
+
+    def _broad_cosines(self, x: Tensor) -> Tensor:
+        """Cosines of questions (B, W) in the space for new wordings. (B, E)"""
+        return cosines(self._broad.whiten(x), self._broad.means, self._broad.squares)
+
+    @cached_property
+    def _broad(self) -> ModalityMetric:
+        stats = {a.task_id: a.stats["text"] for a in self.anchors if "text" in a.stats}
+        return fit_metric(stats, BROAD_SHRINKAGE, "median")
 
     def _means(self, name: str) -> tuple[Tensor, Tensor]:
         """The anchors' means (E, K) in the space of the comparison and their squared lengths (E,), kept for

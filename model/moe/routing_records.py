@@ -48,8 +48,8 @@ class RouterConfig:
     """Share of ordinary samples that count as far; see far.py."""
     wordings: str = "new"
     """Which questions are ordinary when it is told what is far: `new` ones too, or `known` wordings only."""
-    reworded_share: float = 0.5
-    """Share of its own rewordings in a question's part of the statistics, where the anchors know any."""
+    new_level: float = 0.005
+    """Share of known questions that may be taken for new words, see routing.py; 0: none; for `cosine`."""
 
     def __post_init__(self) -> None:
         choices = {
@@ -66,8 +66,8 @@ class RouterConfig:
             raise ValueError(f"modalities: got {self.modalities}, expected some of {', '.join(MODALITIES)}")
         if not 0 < self.shrinkage <= 1 or not 0 < self.far_level < 1:
             raise ValueError(f"shrinkage {self.shrinkage} and far_level {self.far_level} must lie in (0, 1]")
-        if not 0 <= self.reworded_share <= 1:
-            raise ValueError(f"reworded_share: got {self.reworded_share}, expected 0 to 1")
+        if not 0 <= self.new_level < 1:
+            raise ValueError(f"new_level: got {self.new_level}, expected 0 to 1")
 
 
 def parse_modality_combination(text: str) -> tuple[str, ...]:
