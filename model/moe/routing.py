@@ -5,7 +5,7 @@
     autonomy  s_t = norm of expert t's own low-rank activation (arXiv 2501.13074)
     oracle, random, lookup: for reports
 
-A question farther from every task than all but the share `new_level` of the questions known is in new words. Its
+A question farther from every task than all but the share `new_level` of known questions is in new words. Its
 text is compared in a broad space: `cosine` with W from a covariance shrunk by BROAD_SHRINKAGE to the median
 variance, for what sets known wordings apart says little about others. Known wordings are compared as ever.
 
@@ -278,7 +278,8 @@ class Router:
             found = cosines(y, means, squares)
             if name == "text" and self._wordings is not None:
                 new = self._in_new_words(x, found)
-                found[new] = self._broad_cosines(x[new])
+                if new.any():
+                    found[new] = self._broad_cosines(x[new])
         else:  # no question in new words: see `_short_way`
             found = cosines(y, means[columns], squares[columns])
         return scores.index_put(index, found)
