@@ -135,7 +135,13 @@ def open_inputs(arguments: argparse.Namespace) -> tuple[Inputs, Backbone, str]:
         workers=getattr(arguments, "dataloader_num_workers", 2),
     )
     return (
-        Inputs(backbone, store, text_feature=arguments.text_feature, quiet=arguments.quiet),
+        Inputs(
+            backbone,
+            store,
+            text_feature=arguments.text_feature,
+            rewordings=getattr(arguments, "anchor_rewordings", 0),
+            quiet=arguments.quiet,
+        ),
         backbone,
         preset,
     )

@@ -7,6 +7,7 @@ Legend: N samples, W feature width, D LLM width.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ class Inputs:
         backbone: tokenizer, input embeddings and encoder come from it.
         store: encoded media.
         text_feature: what stands for the text, see data/text_features.py.
+        rewordings: of each question, that anchors know beside it, see data/rewording.py.
         quiet: no progress bars.
 
     Raises:
@@ -40,10 +42,16 @@ class Inputs:
     """
 
     def __init__(
-        self, backbone: Backbone, store: FeatureStore, *, text_feature: str = "question", quiet: bool = False
+        self,
+        backbone: Backbone,
+        store: FeatureStore,
+        *,
+        text_feature: str = "question",
+        rewordings: int = 0,
+        quiet: bool = False,
     ) -> None:
         self.tokenizer = PromptTokenizer(backbone.tokenizer)
-        self.store, self.quiet = store, quiet
+        self.store, self.rewordings, self.quiet = store, rewordings, quiet
         self.text = TextFeatures(text_feature, backbone.llm, self.tokenizer, backbone.paths.vision)
         self.encoder = backbone.encoder
         self.base_identity = backbone.identity
@@ -53,7 +61,9 @@ class Inputs:
 
     def identity(self) -> dict[str, Any]:
         """What decides the tensors besides backbone and data, for run records."""
-        chosen = {"num_frames": self.store.num_frames, "text_feature": self.text.kind}
+        chosen: dict[str, Any] = {"num_frames": self.store.num_frames, "text_feature": self.text.kind}
+        if self.rewordings:  # the other value is that of runs before there was a choice
+            chosen["rewordings"] = self.rewordings
         return {**chosen, **self._loading.identity()}
 
     def encode(self, samples: Sequence[Sample], *, rank: int = 0, world: int = 1, jobs: int = 0) -> None:
@@ -147,7 +157,7 @@ class Inputs:
         """The anchor of a task: every sample once, in data order, by the very call that routes."""
         features = self.routing(samples, without_media=without_media)
         asked = ["".join(map(self.store.key, sample.media)) or str(row) for row, sample in enumerate(samples)]
-        return Anchor.from_features(
+        anchor = Anchor.from_features(
             task_id,
             features.rows(),
             base_identity=self.base_identity,
@@ -157,6 +167,10 @@ class Inputs:
                 for name, present in features.present.items()
             },
         )
+        if not self.rewordings or self.text.choice == "prompt":
+            return anchor
+        asked = Counter(sample.question_text for sample in samples)
+        return anchor.with_rewordings(*self.text.of_rewordings(asked, self.rewordings))
 
     # -- identity of samples
 

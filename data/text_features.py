@@ -13,6 +13,7 @@ once, alone: its vector does not depend, to the bit, on what was asked before or
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from data.prompts import PromptTokenizer, question_ids
+from data.rewording import reworded
 from model.encoders.text import TextEncoder, load_clip_text, load_encoder_folder
 from model.language_model.hidden import mean_hidden_state
 
@@ -44,6 +46,20 @@ def may_be_kind(kind: str, choice: str) -> bool:
     """Whether features of this choice can be of that kind, told without loading any weights."""
     family = _CLIP if choice == _CLIP else _ENCODER if (Path(choice) / "config.json").is_file() else None
     return kind == choice if family is None else kind.startswith(f"{family}:")
+
+
+def weigh_rewordings(asked: Mapping[str, int], number: int) -> dict[str, float]:
+    """Rewording -> weight, of at most `number` rewordings of every question, question -> how often.
+
+    Those of one question share the root of its count: how often one wording was used says little about how
+    often it will be. A question that has no rewording stands for itself.
+    """
+    weights: dict[str, float] = {}
+    for text, count in asked.items():
+        others = reworded(text, number) or [text]
+        for other in others:
+            weights[other] = weights.get(other, 0.0) + count**0.5 / len(others)
+    return weights
 
 
 class TextFeatures:
@@ -86,6 +102,14 @@ class TextFeatures:
         if text not in self._known:
             self._known[text] = self._of(text)
         return self._known[text]
+
+    def of_rewordings(self, asked: Mapping[str, int], number: int) -> tuple[Tensor, Tensor]:
+        """Vectors (M, W) of at most `number` rewordings of every question, and their weights (M,).
+
+        asked: question -> how often; see `weigh_rewordings`.
+        """
+        weights = weigh_rewordings(asked, number)
+        return torch.stack([self.of_question(text) for text in weights]), torch.tensor(list(weights.values()))
 
     def _of(self, text: str) -> Tensor:
         if self._encoder is not None:

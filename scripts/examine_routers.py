@@ -28,6 +28,7 @@ from data.files import write_json_atomic
 from data.paraphrases import HALVES, Rewording, benchmark_rewordings, read_rewordings
 from data.samples import read_samples
 from data.spoilt_questions import misspelt, truncated
+from data.text_features import weigh_rewordings
 from data.text_vectors import text_features
 from evaluation.router_exam.exam import Exam, bound
 from evaluation.router_exam.material import Asked, TaskQuestions, Vectors
@@ -56,6 +57,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lm", type=Path, required=True, help="folder of a Hugging Face language model")
     parser.add_argument("--text_feature", default="question", help="as in text_routing.py (question)")
     parser.add_argument(
+        "--anchor_rewordings", type=int, default=8, help="rewordings by rule that anchors know (8)"
+    )
+    parser.add_argument(
         "--new_level", type=float, default=RouterConfig.new_level, help="of `cosine`, 0: as before (0.005)"
     )
     parser.add_argument("--routers", nargs="+", choices=ROUTERS, default=list(ROUTERS))
@@ -76,14 +80,18 @@ def main(arguments: argparse.Namespace) -> None:
     """Print the tables, and write them as JSON where asked."""
     tasks = read_tasks(arguments.train, arguments.test)
     sets = asked_sets(tasks, arguments.rewordings, arguments.half, arguments.seed)
+    number = arguments.anchor_rewordings
     texts = {text for task in tasks for text in task.train}
+    if number:
+        texts |= {text for task in tasks for text in weigh_rewordings(task.train, number)}
     texts = sorted(texts.union(*(questions for asked in sets.values() for questions in asked)))
     features = text_features(texts, arguments.lm, arguments.text_feature)
     vectors = Vectors({text: row for row, text in enumerate(texts)}, features, arguments.text_feature)
-    anchors = [vectors.anchor(number, task.train) for number, task in enumerate(tasks)]
+    anchors = [vectors.anchor(task, asked.train, number) for task, asked in enumerate(tasks)]
     found: dict[str, Any] = {
         "tasks": [task.name for task in tasks],
         "text_feature": arguments.text_feature,
+        "anchor_rewordings": number,
         "new_level": arguments.new_level,
         "bound": {name: bound(asked) for name, asked in sets.items() if name == "verbatim"},
     }

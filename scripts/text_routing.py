@@ -22,14 +22,13 @@ from pathlib import Path
 if not __package__:  # run as a file: put the repository's root on the path in place of this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import torch
-
 from data.doctor.questions import text_bound
 from data.files import write_json_atomic
 from data.samples import read_samples
+from data.text_features import weigh_rewordings
 from data.text_vectors import text_features
-from model.moe.anchors import Anchor
-from model.moe.routing import Router, RouterConfig, RoutingFeatures
+from evaluation.router_exam.material import Vectors
+from model.moe.routing import Router, RouterConfig
 
 ROWS = {
     "cosine": RouterConfig("cosine", modalities=("text",)),
@@ -50,10 +49,19 @@ def main() -> None:
     parser.add_argument(
         "--text_feature", default="question", help="question, hidden:L or a folder (question)"
     )
+    parser.add_argument(
+        "--anchor_rewordings", type=int, default=0, help="rewordings by rule that anchors know (0)"
+    )
     parser.add_argument("--json", type=Path, help="file to write")
     arguments = parser.parse_args()
     try:
-        table = text_routing(arguments.train, arguments.test, arguments.lm, arguments.text_feature)
+        table = text_routing(
+            arguments.train,
+            arguments.test,
+            arguments.lm,
+            arguments.text_feature,
+            arguments.anchor_rewordings,
+        )
     except ValueError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"{'percent right':<14}{'macro':>8}{'micro':>8}")
@@ -64,9 +72,9 @@ def main() -> None:
 
 
 def text_routing(
-    train: Sequence[Path], test: Sequence[Path], lm: Path, text_feature: str = "question"
+    train: Sequence[Path], test: Sequence[Path], lm: Path, text_feature: str = "question", rewordings: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Row -> macro and micro accuracy in percent.
+    """Row -> macro and micro accuracy in percent; `rewordings` of each question are known to the anchors.
 
     Raises:
         ValueError: unequal numbers of files, an unreadable file or model folder, a question without tokens.
@@ -74,25 +82,21 @@ def text_routing(
     if len(train) != len(test):
         raise ValueError(f"{len(train)} training and {len(test)} test files; give one of each per task")
     training, testing = ([questions(path) for path in paths] for paths in (train, test))
-    texts = sorted({text for task in training + testing for text in task})
-    place = {text: row for row, text in enumerate(texts)}
-    features = text_features(texts, lm, text_feature)  # (N, D)
-    anchors = [
-        Anchor.from_features(task, {"text": features[[place[text] for text in asked]]})
-        for task, asked in enumerate(training)
-    ]
+    texts = {text for task in training + testing for text in task}
+    if rewordings:
+        texts |= {text for task in training for text in weigh_rewordings(Counter(task), rewordings)}
+    ordered = sorted(texts)
+    features = text_features(ordered, lm, text_feature)  # (N, D)
+    vectors = Vectors({text: row for row, text in enumerate(ordered)}, features, text_feature)
+    anchors = [vectors.anchor(task, Counter(asked), rewordings) for task, asked in enumerate(training)]
     known: dict[str, Counter[int]] = {}
     for task, asked in enumerate(training):
         for text in asked:
             known.setdefault(text, Counter())[task] += 1
     tested = sorted({text for task in testing for text in task})
-    batch = RoutingFeatures(
-        {"text": features[[place[text] for text in tested]]},
-        {"text": torch.ones(len(tested), dtype=torch.bool)},
-    )
     table = {}
     for row, config in ROWS.items():
-        routing = Router(anchors, config, known).route(batch, texts=tested)
+        routing = Router(anchors, config, known).route(vectors.features(tested), texts=tested)
         table[row] = accuracy(dict(zip(tested, routing.task_ids, strict=True)), testing)
     table["bound"] = text_bound(testing)
     return table

@@ -152,6 +152,12 @@ def _add_expert_flags(group: argparse._ArgumentGroup) -> None:
         "and padding, no statistics beside it (once)",
     )
     group.add_argument(
+        "--anchor_rewordings",
+        type=int,
+        default=0,
+        help="rewordings of every question that anchors know beside it, made by rule (0)",
+    )
+    group.add_argument(
         "--lora_dropout", type=float, help="share of a LoRA expert's inputs zeroed in training (0)"
     )
 

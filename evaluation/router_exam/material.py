@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from data.text_features import weigh_rewordings
 from model.moe.anchors import Anchor, ModalityStats, scatter_space
 from model.moe.routing import Routing, RoutingFeatures
 
@@ -47,10 +48,14 @@ class Vectors:
         present = torch.ones(len(texts), dtype=torch.bool)
         return RoutingFeatures({TEXT: self.rows(texts)}, {TEXT: present}, {TEXT: self.kind})
 
-    def anchor(self, task: int, asked: Asked) -> Anchor:
+    def anchor(self, task: int, asked: Asked, rewordings: int = 0) -> Anchor:
         """Anchor of a task from its questions, as training makes it."""
         texts = list(Counter(asked).elements())
-        return Anchor.from_features(task, {TEXT: self.rows(texts)}, feature_kinds={TEXT: self.kind})
+        anchor = Anchor.from_features(task, {TEXT: self.rows(texts)}, feature_kinds={TEXT: self.kind})
+        if not rewordings:
+            return anchor
+        weights = weigh_rewordings(asked, rewordings)
+        return anchor.with_rewordings(self.rows(list(weights)), torch.tensor(list(weights.values())))
 
 
 def bare_anchor(task: int, rows: Tensor, kind: str = "question") -> Anchor:

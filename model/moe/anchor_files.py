@@ -1,8 +1,8 @@
 """Anchor files: `anchor_task_k.pt` or `.safetensors` and, beside it, `anchor_task_k.stats.safetensors`.
 
-The first is what the published code reads: modality -> mean, float32, nothing else. The second holds
-counts, sums, second-order sums and held-out distances, and in its metadata task, base, kinds of feature,
-projection and the checksum of the first.
+The first is what the published code reads: modality -> mean, float32, nothing else. The second holds counts,
+sums, second-order sums, held-out distances and sums of reworded questions, and in its metadata task, base,
+kinds of feature, projection and the checksum of the first.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from model.moe.anchors import Anchor, ModalityStats
+from model.moe.anchors import Anchor, ModalityStats, Sums
 from model.moe.files import CHECKSUM, atomic_write, read_tensor_file, tensors_checksum, write_tensor_file
 from model.moe.json_text import parse_json
 
@@ -51,7 +51,7 @@ def save_anchor(anchor: Anchor, path: str | Path) -> None:
     for name, stats in anchor.stats.items():
         tensors[f"{name}.sum"] = stats.sum.contiguous()
         tensors[f"{name}.outer"] = stats.outer.contiguous()
-        tensors |= {f"{name}.{part}": found for part, found in _held_out(stats).items()}
+        tensors |= {f"{name}.{part}": found.contiguous() for part, found in _optional(stats).items()}
     about = {
         "format": FORMAT,
         "task_id": anchor.task_id,
@@ -62,7 +62,7 @@ def save_anchor(anchor: Anchor, path: str | Path) -> None:
                 "count": s.count,
                 "feature_kind": s.feature_kind,
                 "projection_seed": s.projection_seed,
-                "held_out": sorted(_held_out(s)),
+                "held_out": sorted(_optional(s)),
             }
             for name, s in anchor.stats.items()
         },
@@ -129,6 +129,9 @@ def load_anchor(path: str | Path, task_id: int, base_identity: str | None = None
             part["projection_seed"],
             tensors.get(f"{name}.held_out"),
             tensors.get(f"{name}.held_out_new"),
+            Sums(tensors[f"{name}.reworded_sum"], tensors[f"{name}.reworded_outer"])
+            if f"{name}.reworded_sum" in tensors
+            else None,
         )
     return Anchor.from_stats(task_id, about["base_identity"], stats)
 
@@ -183,10 +186,12 @@ def _read_stats(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return about, tensors
 
 
-def _held_out(stats: ModalityStats) -> dict[str, Tensor]:
-    """Name in the file -> distances, those that are known."""
+def _optional(stats: ModalityStats) -> dict[str, Tensor]:
+    """Name in the file -> what is known beyond the sums."""
     found = {"held_out": stats.held_out, "held_out_new": stats.held_out_new}
-    return {name: distances for name, distances in found.items() if distances is not None}
+    if stats.reworded is not None:
+        found |= {"reworded_sum": stats.reworded.sum, "reworded_outer": stats.reworded.outer}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _checksum(means: Mapping[str, Tensor]) -> str:

@@ -43,6 +43,16 @@ def scatter_space(rows: Tensor) -> tuple[int | None, Tensor]:
 
 
 @dataclass(frozen=True)
+class Sums:
+    """Sums over samples that weigh as many as the task has."""
+
+    sum: Tensor
+    """Sum of the features. (W,) float64"""
+    outer: Tensor
+    """Sum of x x^T, of the projected features if they are wide. (K, K) float64"""
+
+
+@dataclass(frozen=True)
 class ModalityStats:
     """Sums over the samples of one task that have the modality."""
 
@@ -60,6 +70,8 @@ class ModalityStats:
     """Sorted distances of held-out samples (N,) float64, empty for a single clip; None where unknown."""
     held_out_new: Tensor | None = None
     """The same of distinct values held out, for text: wordings; None where unknown or not of use."""
+    reworded: Sums | None = None
+    """The same samples with their questions in other words; None where none were made."""
 
     @property
     def width(self) -> int:
@@ -82,6 +94,35 @@ class ModalityStats:
         """Sum of (x - mean)(x - mean)^T. (K, K) float64"""
         mean = self.narrow(self.mean)
         return self.outer - self.count * torch.outer(mean, mean)
+
+    def blended(self, share: float) -> "ModalityStats":
+        """As if this share of every question's askers had asked it in other words, where such are known."""
+        if self.reworded is None or share == 0:
+            return self
+        return replace(
+            self,
+            sum=(1 - share) * self.sum + share * self.reworded.sum,
+            outer=(1 - share) * self.outer + share * self.reworded.outer,
+        )
+
+    def with_rewordings(self, rows: Tensor, weights: Tensor) -> "ModalityStats":
+        """Statistics that know the questions in other words too.
+
+        Args:
+            rows: features of rewordings. (M, W)
+            weights: how much each counts beside the others, of any scale, above 0. (M,)
+
+        Raises:
+            ValueError: widths differ, no rows, or a value is not finite.
+        """
+        if rows.ndim != 2 or len(rows) == 0 or rows.shape[1] != self.width or not torch.isfinite(rows).all():
+            raise ValueError(
+                f"rewordings: got shape {tuple(rows.shape)}, expected some finite rows of width {self.width}"
+            )
+        rows, weights = rows.detach().cpu().double(), weights.double()
+        weighed = rows * (weights * (self.count / weights.sum()))[:, None]
+        sums = Sums(weighed.sum(0), self.narrow(weighed).T @ self.narrow(rows))
+        return replace(self, reworded=sums)
 
     @staticmethod
     def from_rows(
@@ -122,8 +163,12 @@ class ModalityStats:
             raise ValueError(
                 f"statistics do not merge: width, kind and projection seed are {mine} and {theirs}"
             )
+        both = None
+        if self.reworded is not None and other.reworded is not None:
+            both = Sums(self.reworded.sum + other.reworded.sum, self.reworded.outer + other.reworded.outer)
         return replace(
             self,
+            reworded=both,
             count=self.count + other.count,
             sum=self.sum + other.sum,
             outer=self.outer + other.outer,
@@ -195,6 +240,11 @@ class Anchor:
             except ValueError as error:
                 raise ValueError(f"task {task_id}, modality {name!r}: {error}") from error
         return Anchor.from_stats(task_id, base_identity, stats)
+
+    def with_rewordings(self, rows: Tensor, weights: Tensor) -> "Anchor":
+        """The anchor, its text knowing the questions in other words; see `ModalityStats.with_rewordings`."""
+        text = self.stats["text"].with_rewordings(rows, weights)
+        return replace(self, stats={**self.stats, "text": text})
 
     def merged(self, other: "Anchor") -> "Anchor":
         """Anchor of two parts of one task, such as the parts that two processes read.

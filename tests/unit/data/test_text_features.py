@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import data.text_features as text_features
-from data.text_features import TextFeatures, check_choice, may_be_kind
+from data.text_features import TextFeatures, check_choice, may_be_kind, weigh_rewordings
 from model.encoders.text import TextEncoder
 
 VISION = Path("clip")
@@ -88,3 +88,10 @@ def test_wrong_choices_raise(llm: Any, tmp_path: Path) -> None:
             check_choice(wrong)
     with pytest.raises(ValueError, match="no CLIP checkpoint is given"):
         TextFeatures("clip", llm, tokenizer)
+
+
+def test_rewordings_share_the_root_of_a_count() -> None:
+    weights = weigh_rewordings({"What is shown in the video?": 9, "Why?": 4}, 5)
+    assert "What is shown in the video?" not in weights and len(weights) > 4
+    assert sum(weights.values()) == pytest.approx(3 + 2)
+    assert weigh_rewordings({"Why?": 4}, 0) == {"Why?": 2}

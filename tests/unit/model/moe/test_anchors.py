@@ -209,3 +209,28 @@ def test_a_published_anchor_loads_with_its_position_mean(
     assert not anchor.complete and "raw metric only" in caplog.text
     with pytest.raises(ValueError, match="no statistics"):
         save_anchor(anchor, path)
+
+
+def test_rewordings_enter_in_the_share_asked_for(tmp_path: Path) -> None:
+    own, others = rows(6, 4), rows(3, 4) + 2
+    weights = torch.tensor([1.0, 1.0, 2.0])
+    plain = Anchor.from_features(2, {"text": own})
+    anchor = plain.with_rewordings(others, weights)
+    assert anchor.means["text"].equal(plain.means["text"])  # what is published stays what it was
+    half = anchor.stats["text"].blended(0.5)
+    assert half.count == 6
+    reworded = (others[0] + others[1] + 2 * others[2]).double() / 4
+    torch.testing.assert_close(half.mean, (own.double().mean(0) + reworded) / 2)
+    # As if every question had been asked four times verbatim, and reworded six times a weight.
+    times = torch.cat([own.repeat(4, 1), others.repeat_interleave(6 * weights.int(), 0)]).double()
+    torch.testing.assert_close(half.scatter / 6, (times - times.mean(0)).T @ (times - times.mean(0)) / 48)
+    assert anchor.stats["text"].blended(0) is anchor.stats["text"]
+    assert plain.stats["text"].blended(0.5) is plain.stats["text"]
+    save_anchor(anchor, tmp_path / "anchor_task_2.pt")
+    read = load_anchor(tmp_path / "anchor_task_2.pt", 2).stats["text"].blended(0.5)
+    assert read.sum.equal(half.sum) and read.outer.equal(half.outer)
+    both = anchor.merged(anchor).stats["text"]
+    assert both.reworded is not None and both.blended(1).mean.allclose(reworded)
+    assert anchor.merged(plain).stats["text"].reworded is None
+    with pytest.raises(ValueError, match="some finite rows of width 4"):
+        plain.with_rewordings(rows(3, 5), weights)
