@@ -58,7 +58,7 @@ _UNDECIDED = 1e-9
 """Scores of a shortlist that are nearer to each other are left to the scores of all tasks."""
 
 BROAD_SHRINKAGE = 0.85
-"""Of the space for questions in new words. This and the next two are chosen on data/paraphrases, half `dev`."""
+"""Of the space for questions in new words; with the next two chosen on data/paraphrases, half `dev`."""
 REWORDED_SHRINKAGE = 0.3
 """The same where anchors know rewordings."""
 REWORDED_SHARE = 0.8
