@@ -84,9 +84,9 @@ def main(arguments: argparse.Namespace) -> None:
     texts = {text for task in tasks for text in task.train}
     if number:
         texts |= {text for task in tasks for text in weigh_rewordings(task.train, number)}
-    texts = sorted(texts.union(*(questions for asked in sets.values() for questions in asked)))
-    features = text_features(texts, arguments.lm, arguments.text_feature)
-    vectors = Vectors({text: row for row, text in enumerate(texts)}, features, arguments.text_feature)
+    ordered = sorted(texts.union(*(questions for asked in sets.values() for questions in asked)))
+    features = text_features(ordered, arguments.lm, arguments.text_feature)
+    vectors = Vectors({text: row for row, text in enumerate(ordered)}, features, arguments.text_feature)
     anchors = [vectors.anchor(task, asked.train, number) for task, asked in enumerate(tasks)]
     found: dict[str, Any] = {
         "tasks": [task.name for task in tasks],

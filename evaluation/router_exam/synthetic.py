@@ -16,7 +16,7 @@ from model.moe.routing import Router, RouterConfig, RoutingFeatures
 WIDTH = 128
 SAMPLES = 64  # that an anchor is made of
 ASKED = 256  # samples that are routed, drawn from all tasks
-APART = 0.6  # standard deviation of the task means, in that of a task's samples
+APART = 0.5  # standard deviation of the task means, in that of a task's samples
 STRETCH = 3.0  # the widest direction of a task's samples has e^STRETCH times the variance of the narrowest
 
 

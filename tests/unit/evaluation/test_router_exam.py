@@ -21,13 +21,10 @@ def exam() -> Exam:
     """Three tasks, each with twelve wordings around a mean of its own; `odd` is asked by tasks 0 and 1."""
     generator = torch.Generator().manual_seed(0)
     texts = {f"{task}.{number}": task for task in range(3) for number in range(WORDINGS)}
-    rows = torch.stack(
-        [
-            8.0 * torch.eye(WIDTH)[task] + torch.randn(WIDTH, generator=generator)
-            for task in [*texts.values(), 0]
-        ]
-    )
-    vectors = Vectors({text: row for row, text in enumerate([*texts, "odd"])}, rows, "question")
+    axes = torch.eye(WIDTH)
+    rows = [8 * axes[task] + torch.randn(WIDTH, generator=generator) for task in texts.values()]
+    rows.append(8 * axes[0] + 4 * axes[1])
+    vectors = Vectors({text: row for row, text in enumerate([*texts, "odd"])}, torch.stack(rows), "question")
     tasks = []
     for task in range(3):
         asked = Counter({text: 2 for text, own in texts.items() if own == task})
