@@ -74,9 +74,8 @@ class Deployment:
                 f"{path}: expected format {FORMAT} with the keys {sorted(expected)}; export again"
             )
         try:
-            router = RouterConfig(
-                **{**content["router"], "modalities": tuple(content["router"]["modalities"])}
-            )
+            chosen = {"new_level": 0.0} | content["router"]  # earlier exports go on routing as they did
+            router = RouterConfig(**{**chosen, "modalities": tuple(chosen["modalities"])})
             adapters = {int(task): name for task, name in content["adapters"].items()}
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(f"{path}: router or adapters are unreadable ({error}); export again") from error
