@@ -10,6 +10,8 @@ from model.moe.anchors import Anchor
 from model.moe.routing import Router, RouterConfig, RoutingFeatures
 
 WHITENED, RAW, LDA = RouterConfig(), RouterConfig(metric="raw", modality_weights="equal"), RouterConfig("lda")
+ONE_SPACE = RouterConfig(new_level=0.0)
+"""Without the space for new words: that one hangs on the axes, and on distances that merged anchors lack."""
 WIDTH = {"text": 6, "audio": 4}
 
 
@@ -67,7 +69,7 @@ def test_raw_cosine_ignores_the_length_of_a_sample(seed: int, number: int, scale
     torch.testing.assert_close(scores(tasks, longer, RAW), scores(tasks, samples, RAW), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("config", [WHITENED, LDA])
+@pytest.mark.parametrize("config", [ONE_SPACE, LDA])
 @settings(max_examples=20, deadline=None)
 @given(seed=seeds, number=numbers, scale=st.floats(1e-2, 1e2), shift=st.floats(-10, 10))
 def test_units_origin_and_axes_of_a_modality_do_not_matter(
@@ -99,5 +101,5 @@ def test_anchors_merged_from_parts_route_the_same(seed: int, number: int, cut: i
         parts.append(made[0] if len(made) == 1 else made[0].merged(made[1]))
     present = {name: torch.ones(len(value), dtype=torch.bool) for name, value in samples.items()}
     batch = RoutingFeatures(samples, present)
-    got, expected = (Router(anchors, WHITENED).route(batch).scores for anchors in (parts, whole))
+    got, expected = (Router(anchors, ONE_SPACE).route(batch).scores for anchors in (parts, whole))
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-7)
