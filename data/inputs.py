@@ -169,8 +169,8 @@ class Inputs:
         )
         if not self.rewordings or self.text.choice == "prompt":
             return anchor
-        asked = Counter(sample.question_text for sample in samples)
-        return anchor.with_rewordings(*self.text.of_rewordings(asked, self.rewordings))
+        questions = Counter(sample.question_text for sample in samples)
+        return anchor.with_rewordings(*self.text.of_rewordings(questions, self.rewordings))
 
     # -- identity of samples
 
