@@ -5,10 +5,7 @@
     autonomy  s_t = norm of expert t's own low-rank activation (arXiv 2501.13074)
     oracle, random, lookup: for reports
 
-A question farther from every task than all but the share `new_level` of known questions is in new words. Its
-text is compared in a broad space: `cosine` with W from a covariance shrunk more, to the median variance, and
-with the rewordings that anchors may know, for what sets known wordings apart says little about others. Known
-wordings are compared as ever.
+With `cosine`, questions in words that no task was learned with are compared otherwise: see new_words.py.
 
 Sums run over the modalities present in the sample and in the anchor. `metric="raw"` with
 `modality_weights="equal"` is the published rule (W = I, c = 0, w = 1). Ties go to the lowest task id.
@@ -17,20 +14,15 @@ Legend: B samples, E tasks, M modalities, W feature width.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from model.moe.anchors import Anchor
 from model.moe.far import FarCheck
-from model.moe.metric import (
-    ModalityMetric,
-    cosines,
-    fit_metric,
-    row_dots,
-    squared_distances,
-)
+from model.moe.metric import ModalityMetric, cosines, fit_metric, row_dots, squared_distances
+from model.moe.new_words import NewWords
 from model.moe.reference_routers import content_scores, given_scores, label_scores, text_scores
 from model.moe.routing_records import (
     MODALITIES,
@@ -56,13 +48,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 _UNDECIDED = 1e-9
 """Scores of a shortlist that are nearer to each other are left to the scores of all tasks."""
-
-BROAD_SHRINKAGE = 0.85
-"""Of the space for questions in new words; with the next two chosen on data/paraphrases, half `dev`."""
-REWORDED_SHRINKAGE = 0.3
-"""The same where anchors know rewordings."""
-REWORDED_SHARE = 0.8
-"""Share of the rewordings in the statistics there."""
 
 
 class Router:
@@ -101,9 +86,9 @@ class Router:
         self.far_check = FarCheck(self.anchors, self.modalities, config.far_level, config.wordings)
         _check_held_out(self.anchors, self.modalities, config.abstain)
         self.raw = config.router != "lda" and (config.metric == "raw" or not self.metrics)
-        self._wordings: FarCheck | None = None
+        self._new_words: NewWords | None = None
         if config.router == "cosine" and not self.raw and "text" in self.metrics and config.new_level > 0:
-            self._wordings = FarCheck(self.anchors, ("text",), config.new_level, "known")
+            self._new_words = NewWords(self.anchors, config.new_level)
         self._columns = {
             name: torch.tensor([i for i, anchor in enumerate(self.anchors) if name in anchor.means])
             for name in self.modalities
@@ -228,7 +213,13 @@ class Router:
         best = self._compare(features, columns)[0].topk(min(2, len(columns)), dim=1)
         if len(columns) > 1 and bool((best.values[:, 0] - best.values[:, 1] < _UNDECIDED).any()):
             return None
-        return columns[best.indices[:, 0]].tolist()  # type: ignore[no-any-return]
+        chosen: list[int] = columns[best.indices[:, 0]].tolist()
+        for row, column in enumerate(chosen):
+            if self._new_words is None or not rows["text"][row]:
+                continue
+            if self._new_words.far_from(features.values["text"][row], [self.candidates[column]]):
+                return None
+        return chosen
 
     def _units(self, name: str) -> Tensor:
         """The anchors' vectors that cosines are taken with, at length 1 or 0. (E, K)"""
@@ -281,38 +272,11 @@ class Router:
             found = metric.log_ratio(x.detach().cpu().double(), near) / len(metric.center)
         elif columns is None:
             found = cosines(y, means, squares)
-            if name == "text" and self._wordings is not None:
-                new = self._in_new_words(x, found)
-                if new.any():
-                    found[new] = self._broad_cosines(x[new])
+            if name == "text" and self._new_words is not None:
+                found = self._new_words.compared(x, found)
         else:  # no question in new words: see `_short_way`
             found = cosines(y, means[columns], squares[columns])
         return scores.index_put(index, found)
-
-    def _in_new_words(self, x: Tensor, scores: Tensor) -> Tensor:
-        """Which questions (B, W) are far from the wordings of every task; best scores (B, E) asked first."""
-        assert self._wordings is not None
-        tasks = [self.candidates[column] for column in self._columns["text"].tolist()]
-        orders = scores.argsort(dim=1, descending=True, stable=True).tolist()
-        return torch.tensor(
-            [
-                self._wordings.is_far({"text": row}, [tasks[column] for column in order])
-                for row, order in zip(x, orders, strict=True)
-            ],
-            dtype=torch.bool,
-        )
-
-    def _broad_cosines(self, x: Tensor) -> Tensor:
-        """Cosines of questions (B, W) in the space for new wordings. (B, E)"""
-        return cosines(self._broad.whiten(x), self._broad.means, self._broad.squares)
-
-    @cached_property
-    def _broad(self) -> ModalityMetric:
-        stats = {a.task_id: a.stats["text"] for a in self.anchors if "text" in a.stats}
-        if any(part.reworded is None for part in stats.values()):
-            return fit_metric(stats, BROAD_SHRINKAGE, "median")
-        blended = {task: part.blended(REWORDED_SHARE) for task, part in stats.items()}
-        return fit_metric(blended, REWORDED_SHRINKAGE, "median")
 
     def _means(self, name: str) -> tuple[Tensor, Tensor]:
         """The anchors' means (E, K) in the space of the comparison and their squared lengths (E,), kept for

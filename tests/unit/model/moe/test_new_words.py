@@ -8,14 +8,8 @@ from torch import Tensor
 
 from model.moe.anchors import Anchor
 from model.moe.metric import cosines, fit_metric
-from model.moe.routing import (
-    BROAD_SHRINKAGE,
-    REWORDED_SHARE,
-    REWORDED_SHRINKAGE,
-    Router,
-    RouterConfig,
-    RoutingFeatures,
-)
+from model.moe.new_words import BROAD_SHRINKAGE, REWORDED_SHARE, REWORDED_SHRINKAGE
+from model.moe.routing import Router, RouterConfig, RoutingFeatures
 
 WIDTH, SAMPLES = 5, 80
 COSINE = RouterConfig("cosine", modalities=("text",))

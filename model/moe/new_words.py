@@ -1,0 +1,65 @@
+"""Questions in words that no task was learned with: found by their distance, compared in a broader space.
+
+A question farther from every task than all but the share `level` of known questions is in new words. Its
+cosines are taken with W from a covariance that is shrunk more, to the median variance, and with the
+rewordings that anchors may know: what sets known wordings apart says little about others. Known wordings are
+compared as ever.
+
+Legend: B samples, E tasks that have text, W feature width.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from model.moe.anchors import Anchor
+from model.moe.far import FarCheck
+from model.moe.metric import ModalityMetric, cosines, fit_metric
+
+BROAD_SHRINKAGE = 0.85
+"""Of the broader space; with the next two chosen on data/paraphrases, half `dev`."""
+REWORDED_SHRINKAGE = 0.3
+"""The same where anchors know rewordings."""
+REWORDED_SHARE = 0.8
+"""Share of the rewordings in the statistics there."""
+
+
+class NewWords:
+    """The second look at text.
+
+    Args:
+        anchors: by task id, some with statistics of text.
+        level: share of known questions that may be taken for new words.
+    """
+
+    def __init__(self, anchors: Sequence[Anchor], level: float) -> None:
+        self._stats = {anchor.task_id: anchor.stats["text"] for anchor in anchors if "text" in anchor.stats}
+        self._far = FarCheck(anchors, ("text",), level, "known")
+
+    def compared(self, x: Tensor, known: Tensor) -> Tensor:
+        """Cosines (B, E) of questions (B, W): `known` ones, those of questions in new words replaced."""
+        x = x.detach().cpu().double()
+        tasks, orders = list(self._stats), known.argsort(dim=1, descending=True, stable=True).tolist()
+        new = torch.tensor(
+            [
+                self.far_from(row, [tasks[column] for column in order])
+                for row, order in zip(x, orders, strict=True)
+            ],
+            dtype=torch.bool,
+        )
+        if new.any():
+            known[new] = cosines(self._broad.whiten(x[new]), self._broad.means, self._broad.squares)
+        return known
+
+    def far_from(self, question: Tensor, tasks: Sequence[int]) -> bool:
+        """Whether a question (W,) is far from the wordings of all these tasks, the likeliest best first."""
+        return self._far.is_far({"text": question.detach().cpu()}, tasks)
+
+    @cached_property
+    def _broad(self) -> ModalityMetric:
+        if any(part.reworded is None for part in self._stats.values()):
+            return fit_metric(self._stats, BROAD_SHRINKAGE, "median")
+        blended = {task: part.blended(REWORDED_SHARE) for task, part in self._stats.items()}
+        return fit_metric(blended, REWORDED_SHRINKAGE, "median")
