@@ -138,10 +138,12 @@ def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResul
     inherited = [cell.inherited] if cell.inherited else []
     identity["sources"] = {path.name: sha256_file(path) for path in [*sources, *inherited]}
     identity["media"] = shop.inputs.media_digest(samples)
+    checkpoint = CheckpointFolder(cell.checkpoint, identity)
     if not shop.overwrite and _finished(cell, identity):
         log.info("%s: finished and unchanged, skipped", cell.title)
+        if shop.accelerator.is_main_process and checkpoint.matches():
+            checkpoint.remove()  # a kill came between the record and this
         return CellResult(cell, "skipped", 0.0)
-    checkpoint = CheckpointFolder(cell.checkpoint, identity)
     if shop.overwrite:
         if shop.accelerator.is_main_process and not checkpoint.matches():
             record_file(cell).unlink(missing_ok=True)

@@ -234,13 +234,19 @@ def outcome(study: Study) -> dict[str, Any]:
 
 
 def answers(study: Study) -> list[tuple[str, str, int]]:
-    """(key, text, how often it was answered) of all complete lines."""
-    lines: list[dict[str, str]] = []
-    for path in study.results.glob("answers*.jsonl"):
-        content = path.read_bytes()
-        lines += [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
-    counts = Counter(line["key"] for line in lines)
-    return [(line["key"], line["text"], counts[line["key"]]) for line in lines]
+    """(key, text, how often it was answered) of all complete lines.
+
+    What has been settled stands in the files of its process too until these are deleted: no second answer.
+    """
+    settled, begun = _lines(study, "answers.jsonl"), _lines(study, "answers.*.jsonl")
+    counts = Counter(line["key"] for line in settled) | Counter(line["key"] for line in begun)
+    return [(line["key"], line["text"], counts[line["key"]]) for line in [*settled, *begun]]
+
+
+def _lines(study: Study, pattern: str) -> list[dict[str, str]]:
+    """The complete lines of the files of that name."""
+    contents = [path.read_bytes() for path in study.results.glob(pattern)]
+    return [json.loads(line) for text in contents for line in text[: text.rfind(b"\n") + 1].splitlines()]
 
 
 def sums_fit(folder: Path) -> bool:
@@ -262,6 +268,10 @@ def finished(study: Study) -> dict[str, Any]:
         found[f"features {path.name}"] = (sha256_file(path), path.stat().st_mtime_ns)
     for key, text, _ in answers(study):
         found[f"answer {key}"] = text
+    begun = {line["key"] for line in _lines(study, "answers.*.jsonl")}
+    for line in _lines(study, "answers.jsonl"):
+        if line["key"] not in begun:  # never to be answered again
+            found[f"settled answer {line['key']}, not begun anew"] = True
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,9 @@ def test_experts_can_choose_themselves(study: Study) -> None:
 
 def test_what_is_finished_is_skipped_and_kept(study: Study) -> None:
     before = digests(study.folder / "output")
+    left = study.folder / "output" / "AVQACL-MoE_task0_ckpt"  # as by a kill just before it is deleted
+    shutil.copy(study.folder / "output" / "experts" / "expert_task_0.run.json", left / "identity.json")
+    (left / "state.pt").write_bytes(b"left")
     done = study.run("train_all_tasks.sh", *FLAGS, "--save_steps", "7", "--logging_steps", "3")
     assert "13 skipped" in done.stdout, done.stdout
     assert digests(study.folder / "output") == before
