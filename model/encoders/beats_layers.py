@@ -87,20 +87,11 @@ class PositionalConv(nn.Module):
         self.weight_v = nn.Parameter(v)  # (W, W / groups, K)
         self.weight_g = nn.Parameter(v.norm(dim=(0, 1), keepdim=True))  # (1, 1, K)
         self.bias = nn.Parameter(torch.zeros(width))
-        self.fixed: Tensor | None = None  # the weight, where it is computed once
-
-    def weight(self) -> Tensor:
-        """(W, W / groups, K)"""
-        return self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
 
     def forward(self, x_BNW: Tensor) -> Tensor:
-        weight = self.weight() if self.fixed is None else self.fixed
+        weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
         y_BWN = F.conv1d(
-            x_BNW.transpose(1, 2).to(weight),
-            weight,
-            self.bias.to(weight),
-            padding=self.kernel // 2,
-            groups=self.groups,
+            x_BNW.transpose(1, 2), weight, self.bias, padding=self.kernel // 2, groups=self.groups
         )
         return F.gelu(y_BWN[..., : x_BNW.shape[1]]).transpose(
             1, 2
@@ -154,8 +145,7 @@ class GatedAttention(nn.Module):
         if self.gated and bias_HNN is not None:
             gates = torch.sigmoid(self.grep_linear(q).unflatten(-1, (2, 4)).sum(-1))  # (B, H, N, 2)
             a, b = gates.chunk(2, dim=-1)
-            gate = (a * (b * self.grep_a - 1.0) + 2.0).to(bias_HNN)  # (B, H, N, 1)
-            mask = gate * bias_HNN  # (B, H, N, N)
+            mask = (a * (b * self.grep_a - 1.0) + 2.0) * bias_HNN  # (B, H, N, N)
         if padding_BN is not None:
             closed = torch.zeros(padding_BN.shape, dtype=q.dtype, device=q.device)
             closed = closed.masked_fill(padding_BN, float("-inf"))[:, None, None, :]

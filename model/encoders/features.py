@@ -17,12 +17,10 @@ from torch import Tensor, nn
 
 from model.encoders.aligner import AudioAligner
 from model.encoders.audio import AudioTower
-from model.encoders.packed import pack, packable
 from model.encoders.vision import VisionTower
 from model.tensor_files import digest_tensors
 
 FRAMES_AT_ONCE = 64  # bounds the memory of one tower call
-PACKED_FRAMES_AT_ONCE = 2  # what a processor's cache holds
 CHUNKS_AT_ONCE = 8
 
 
@@ -43,7 +41,7 @@ class MediaEncoder(nn.Module):
     """Vision tower with projector and audio tower with aligner, frozen and in eval mode.
 
     Args:
-        precision: of the matrix products; weights, norms, means and results stay in float32 (but see `pack`).
+        precision: of the matrix products; weights, norms, means and results stay in float32.
     """
 
     def __init__(
@@ -58,19 +56,7 @@ class MediaEncoder(nn.Module):
         self.vision, self.projector = vision, projector
         self.audio, self.aligner = audio, aligner
         self.precision = precision
-        self._fingerprints: dict[str, str] = {}  # of the weights as they were before they were packed
         self.requires_grad_(False).eval()
-
-    def pack(self) -> None:
-        """Lay the weights out for 16 bits on a CPU (packed.py), where that is the precision and the processor
-        has it; nothing else changes. Afterwards they cannot be read or trained any more."""
-        if self.precision != torch.bfloat16 or next(self.parameters()).device.type != "cpu" or not packable():
-            return
-        self._fingerprints = {"vision": self.vision_fingerprint, "audio": self.audio_fingerprint}
-        for part in (self.projector, self.audio, self.aligner):
-            pack(part)
-        if self.vision.open_clip_layer is None:  # open_clip's code reads its weights itself
-            pack(self.vision)
 
     @property
     def llm_width(self) -> int:
@@ -102,8 +88,6 @@ class MediaEncoder(nn.Module):
         return self._digest("audio", self.audio, self.aligner, str(settings))
 
     def _digest(self, kind: str, tower: nn.Module, projector: nn.Module, note: str) -> str:
-        if kind in self._fingerprints:
-            return self._fingerprints[kind]
         named = {f"tower.{name}": tensor for name, tensor in tower.state_dict().items()}
         named |= {f"projector.{name}": tensor for name, tensor in projector.state_dict().items()}
         if self.precision != torch.float32:
@@ -130,8 +114,7 @@ class MediaEncoder(nn.Module):
                 )
         if not clips:
             return []
-        at_once = PACKED_FRAMES_AT_ONCE if self._fingerprints else FRAMES_AT_ONCE
-        frames = torch.cat(list(clips)).split(at_once)
+        frames = torch.cat(list(clips)).split(FRAMES_AT_ONCE)
         with self._products():
             patches = torch.cat([self.vision(part).float() for part in frames])  # (sum F, P, W)
         return list(patches.split([clip.shape[0] for clip in clips]))

@@ -171,9 +171,8 @@ def load_backbone(
         )
     encoder = load_encoder(paths, config, projector_weights, aligner_weights, qformer)
     encoder.precision = towers
-    encoder.to(device).pack()
     llm = load_llm(base, sizes, llm_weights, loading, device, shapes_only)
-    return Backbone(llm, tokenizer, encoder, identity, config, paths, loading)
+    return Backbone(llm, tokenizer, encoder.to(device), identity, config, paths, loading)
 
 
 def is_base(config: Mapping[str, Any]) -> bool:
