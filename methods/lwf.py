@@ -35,7 +35,7 @@ class LwF(Continued):
 
     name: ClassVar[str] = "lwf"
 
-    lwf_lambda: float = field(default=1.0, metadata={"help": "weight of LwF's distillation (1)"})
+    lwf_lambda: float = field(default=4.0, metadata={"help": "weight of LwF's distillation (4)"})
 
     def __post_init__(self) -> None:
         check_weight("lwf_lambda", self.lwf_lambda)
