@@ -33,7 +33,7 @@ class OLoRA(Continued):
 
     name: ClassVar[str] = "olora"
 
-    olora_lambda: float = field(default=0.5, metadata={"help": "weight of O-LoRA's orthogonality (0.5)"})
+    olora_lambda: float = field(default=5.0, metadata={"help": "weight of O-LoRA's orthogonality (5)"})
 
     def __post_init__(self) -> None:
         check_weight("olora_lambda", self.olora_lambda)

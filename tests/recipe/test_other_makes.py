@@ -19,7 +19,7 @@ def test_gated_experts_and_prompt_pools(tmp_path: Path) -> None:
     content = json.loads(benchmark.read_text())
     benchmark.write_text(json.dumps({**content, "tasks": content["tasks"][:2]}))
     study = Study(tmp_path / "study", benchmark)
-    study.run("train_all_tasks.sh", *FLAGS, METHODS=BOTH)
+    study.train(*FLAGS, "--methods", BOTH)
     comparisons = study.folder / "output" / "comparisons"
     files = sorted(comparisons.glob("*/experts/expert_task_*.pt"))
     assert len(files) == 4
@@ -29,11 +29,11 @@ def test_gated_experts_and_prompt_pools(tmp_path: Path) -> None:
         lost = comparisons / method / "experts" / "expert_task_1.pt"
         lost.unlink()
         lost.with_suffix(".run.json").unlink()
-    again = study.run("train_all_tasks.sh", *FLAGS, METHODS=BOTH)
+    again = study.train(*FLAGS, "--methods", BOTH)
     assert "2 trained, 2 skipped" in again.stdout + again.stderr
     assert [path.read_bytes() for path in files] == contents
 
-    study.run("eval_all_tasks.sh", METHODS="l2p zero_shot moe_lora")
+    study.evaluate("--methods", "l2p zero_shot moe_lora")
     methods = json.loads((study.folder / "results" / "summary.json").read_text())["methods"]
     assert set(methods) == {"l2p", "zero_shot", "moe_lora"}
     for entry in methods.values():
