@@ -1,6 +1,6 @@
-"""Write the README's results tables from committed summaries; nothing is typed by hand.
+"""Write the results tables of README.md and docs/methods.md from committed summaries; nothing is typed by hand.
 
-    python scripts/results_tables.py                  # rewrites the part of README.md between the markers
+    python scripts/results_tables.py                  # rewrites the parts of the pages between the markers
     python scripts/results_tables.py --add data_sample eval_results/AVQA/summary.json
 
 A summary in docs/results/ is what evaluation/eval_all.py wrote, without the paths and the machine of its
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 if not __package__:  # run as a file: put the repository's root on the path in place of this folder
@@ -24,7 +25,9 @@ BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 TITLES = {
     "data_sample": "Embedded sample data (`data_sample/avqa.json`), tiny backbone, test questions",
     "stamps_avqa": "`stamps_avqa`: real photographs and recordings as four tasks, same scripts and settings",
+    "methods_data_sample": "Embedded sample data (`data_sample/avqa.json`), tiny backbone, test questions",
 }
+PAGES = {"README.md": ("data_sample", "stamps_avqa"), "docs/methods.md": ("methods_data_sample",)}
 KEPT = (
     "split",
     "base_identity",
@@ -48,25 +51,23 @@ def add(results: Path, name: str, summary_file: Path) -> None:
     write_json_atomic(results / f"{name}.json", summary)
 
 
-def section(results: Path) -> str:
-    """The tables of all committed summaries as Markdown."""
+def section(results: Path, names: Sequence[str]) -> str:
+    """The tables of these committed summaries as Markdown."""
     parts = []
-    for name, title in TITLES.items():
+    for name in names:
         path = results / f"{name}.json"
         if path.is_file():
             summary = json.loads(path.read_text())
             seeds = " ".join(map(str, summary["seeds"]))
-            parts.append(f"{title}, seeds {seeds}:\n\n{to_markdown(metric_table(summary))}")
+            parts.append(f"{TITLES[name]}, seeds {seeds}:\n\n{to_markdown(metric_table(summary))}")
     return "\n\n".join(parts)
 
 
-def with_section(readme: str, text: str) -> str:
-    """The README with the part between the markers replaced. Raises ValueError if a marker is missing."""
-    if BEGIN not in readme or END not in readme:
-        raise ValueError(
-            f"README.md: the markers {BEGIN} and {END} are missing; put them where the tables belong"
-        )
-    head, rest = readme.split(BEGIN, 1)
+def with_section(page: str, text: str) -> str:
+    """A page with the part between the markers replaced. Raises ValueError if a marker is missing."""
+    if BEGIN not in page or END not in page:
+        raise ValueError(f"the markers {BEGIN} and {END} are missing; put them where the tables belong")
+    head, rest = page.split(BEGIN, 1)
     return f"{head}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}"
 
 
@@ -80,8 +81,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.add:
         add(root / "docs" / "results", arguments.add[0], Path(arguments.add[1]))
-    readme = root / "README.md"
-    write_bytes_atomic(readme, with_section(readme.read_text(), section(root / "docs" / "results")).encode())
+    for page, names in PAGES.items():
+        text = with_section((root / page).read_text(), section(root / "docs" / "results", names))
+        write_bytes_atomic(root / page, text.encode())
     return 0
 
 

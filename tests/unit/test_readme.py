@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.results_tables import BEGIN, END, section
+from scripts.results_tables import BEGIN, END, PAGES, section
 
 COMMAND = re.compile(r"^(?:[A-Z]+=\S+ |[A-Z]+=\"[^\"]*\" )*(?:bash|sbatch|python) (\S+)", re.M)
 
@@ -17,9 +17,10 @@ def readme(repo_root: Path) -> str:
     return (repo_root / "README.md").read_text()
 
 
-def test_the_results_are_those_of_the_committed_summaries(readme: str, repo_root: Path) -> None:
-    shown = readme.split(BEGIN, 1)[1].split(END, 1)[0].strip()
-    assert shown == section(repo_root / "docs" / "results"), "run: python scripts/results_tables.py"
+@pytest.mark.parametrize("page", PAGES)
+def test_the_results_are_those_of_the_committed_summaries(page: str, repo_root: Path) -> None:
+    shown = (repo_root / page).read_text().split(BEGIN, 1)[1].split(END, 1)[0].strip()
+    assert shown == section(repo_root / "docs" / "results", PAGES[page]), "run: python scripts/results_tables.py"
 
 
 def test_every_file_of_the_tree_exists_and_every_top_level_file_is_shown(
