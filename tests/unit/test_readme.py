@@ -20,7 +20,9 @@ def readme(repo_root: Path) -> str:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_results_are_those_of_the_committed_summaries(page: str, repo_root: Path) -> None:
     shown = (repo_root / page).read_text().split(BEGIN, 1)[1].split(END, 1)[0].strip()
-    assert shown == section(repo_root / "docs" / "results", PAGES[page]), "run: python scripts/results_tables.py"
+    assert shown == section(repo_root / "docs" / "results", PAGES[page]), (
+        "run: python scripts/results_tables.py"
+    )
 
 
 def test_every_file_of_the_tree_exists_and_every_top_level_file_is_shown(
