@@ -182,9 +182,11 @@ def _in_a_fork(target: Target, cases: int, folder: Path, number: int) -> Tally:
         time.sleep(0.02)
         ended, raw = os.waitpid(child, os.WNOHANG)
         now = progress.read_bytes() if progress.is_file() else b""
+        if ended:  # its times are gone with it
+            break
         if now != last:
             last, since = now, _processor_seconds(child)
-        elif not ended and _processor_seconds(child) - since > SLOW:
+        elif _processor_seconds(child) - since > SLOW:
             hung = True
             os.kill(child, signal.SIGKILL)
             ended, raw = os.waitpid(child, 0)
