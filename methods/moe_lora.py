@@ -36,11 +36,4 @@ class MoeLora(Continued):
                 f"moe_lora: cuts a LoRA into branches, but --expert_kind is {config.kind!r}; use lora, or "
                 "leave the method out of --methods"
             )
-        return GatedConfig(
-            rank=config.rank,
-            alpha=config.alpha,
-            layers=config.layers,
-            projections=config.projections,
-            tokens=config.tokens,
-            branches=self.moe_branches,
-        )
+        return GatedConfig(**{**vars(config), "kind": "gated"}, branches=self.moe_branches)
