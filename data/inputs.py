@@ -19,7 +19,7 @@ from data.parallel import in_shares
 from data.prompts import Prompt, PromptTokenizer, build_prompt
 from data.samples import Media, Sample
 from data.tags import remove_tags
-from data.text_features import TextFeatures
+from data.text_features import TextFeatures, usual_rewordings
 from model.encoders.features import MediaFeatures
 from model.language_model.backbone import Backbone
 from model.language_model.splice import PromptBatch
@@ -34,7 +34,7 @@ class Inputs:
         backbone: tokenizer, input embeddings and encoder come from it.
         store: encoded media.
         text_feature: what stands for the text, see data/text_features.py.
-        rewordings: of each question, that anchors know beside it, see data/rewording.py.
+        rewordings: of each question, that anchors know beside it, see data/rewording.py; None for the usual.
         quiet: no progress bars.
 
     Raises:
@@ -47,11 +47,12 @@ class Inputs:
         store: FeatureStore,
         *,
         text_feature: str = "question",
-        rewordings: int = 0,
+        rewordings: int | None = 0,
         quiet: bool = False,
     ) -> None:
         self.tokenizer = PromptTokenizer(backbone.tokenizer)
-        self.store, self.rewordings, self.quiet = store, rewordings, quiet
+        self.store, self.quiet = store, quiet
+        self.rewordings = usual_rewordings(text_feature) if rewordings is None else rewordings
         self.text = TextFeatures(text_feature, backbone.llm, self.tokenizer, backbone.paths.vision)
         self.encoder = backbone.encoder
         self.base_identity = backbone.identity

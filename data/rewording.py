@@ -1,75 +1,71 @@
 """Questions in other words, made by rule, for anchors: other words and other ways of asking for the same.
 
-The words are those of questions about sound and pictures in general. Grammar suffers at times, which the
-encoders of questions forgive. Everything follows from text and seed alone.
+The rules stand in rewording.txt. Grammar suffers at times, which the encoders of questions forgive.
+Everything follows from text and seed alone.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
-WORDS: dict[str, tuple[str, ...]] = {
-    "video": ("clip", "footage", "recording", "film", "scene"),
-    "take place": ("happen", "occur", "go on", "play"),
-    "sounds at the same time as": ("is heard together with", "accompanies", "plays along with"),
-    "from beginning to end": ("the whole time", "throughout", "at all"),
-    "comes in": ("joins", "enters", "starts to play"),
-    "main": ("chief", "primary", "principal", "dominant", "loudest"),
-    "source of sound": ("thing making the noise", "origin of the noise"),
-    "sound source": ("thing making the noise", "origin of the noise"),
-    "source": ("origin", "cause", "producer"),
-    "sources": ("origins", "causes", "producers"),
-    "makes a sound": ("is heard", "calls out", "makes a noise"),
-    "makes the sound": ("is heard", "plays", "makes a noise"),
-    "makes sounds": ("is heard", "plays", "makes a noise"),
-    "sound": ("noise", "audio", "tone"),
-    "sounds": ("is heard", "makes noise", "is audible"),
-    "sounding": ("audible", "playing", "heard"),
-    "animal": ("creature", "beast", "species", "kind of animal"),
-    "animals": ("creatures", "beasts", "kinds of animals"),
-    "people": ("persons", "folks", "men and women", "humans"),
-    "person": ("man", "woman", "somebody"),
-    "child": ("kid", "youngster", "little one"),
-    "doing": ("up to", "busy with", "engaged in"),
-    "happened": ("occurred", "took place", "went on"),
-    "appears": ("shows up", "is visible", "can be seen"),
-    "appear": ("show up", "are visible", "can be seen"),
-    "appeared": ("showed up", "were visible", "could be seen"),
-    "shown": ("visible", "displayed", "to be seen"),
-    "car": ("vehicle", "automobile"),
-    "driving": ("moving", "travelling", "going along"),
-    "holding": ("carrying", "gripping"),
-    "color": ("colour", "hue"),
-    "weather": ("weather conditions", "kind of weather"),
-    "louder": ("noisier", "higher in volume", "more audible"),
-    "longer": ("for more time", "for a longer time"),
-    "rhythmic": ("marked in its rhythm", "rhythmical"),
-    "types": ("kinds", "sorts"),
-    "kind": ("type", "sort"),
-    "musical instrument": ("instrument",),
-    "musical instruments": ("instruments",),
-    "performance": ("concert", "show", "recital"),
-    "voiceover": ("narrator", "narration", "commentary", "voice off camera"),
-    "always": ("constantly", "all the time", "without a pause"),
-    "entire": ("whole", "complete"),
-    "first": ("before the others", "earliest", "at the start"),
-    "last": ("at the end", "final"),
-    "before": ("prior to", "ahead of", "earlier than"),
-    "after": ("following", "later than"),
-    "left": ("left hand side", "far left"),
-    "right": ("right hand side", "far right"),
-    "how many": ("what number of", "the number of", "count the"),
-    "where": ("in what place", "whereabouts", "at which location", "in which spot"),
-}
-"""A word or phrase -> others that ask for the same."""
-LEADS = ("can you tell me", "tell me", "I would like to know", "please say", "could you say", "do you know")
-COMMANDS = ("name", "identify", "give", "state", "point out", "say which is", "which is", "determine")
-PLACES = ("", "", " here", " on screen", " in the {video}", " in this {video}", " of the {video}")
-_PLACE = re.compile(r" (in|of|throughout) (the|this)( entire)? video\b")
-_ASKED = re.compile(r"(what|which) (is|are) (the .*)")
-_CHANGED = 0.6
-"""Chance that a word that has others is replaced."""
+VIDEO = "{video|clip|footage|recording|film|scene|tape|movie|sequence|shot|video clip}"
+PLACES = "{|| here| on screen| in view| {in|of|throughout|within} {the|this|that} video}"
+"""Where: most often not said."""
+COMMANDS = "{name|identify|give|state|point out|say which is|determine|specify|indicate|find|mention}"
+LEADS = (
+    "{{can|could|would} you {please |}{tell me|say|tell|let me know|explain|find out}"
+    "|{please |}{tell me|say|state|let me know|indicate|find out|determine}"
+    "|i {would like to|want to|'d love to|wish to} {know|hear|be told|find out}"
+    "|i wonder|do you know|any idea|{so|well|hey|ok|now|and}|in your {opinion|view}"
+    "|it would be good to know|let us find out|guess}"
+)
+TAILS = "{, please|, do you think|, would you say|, exactly|, can you tell|, in fact|, then|, any idea}"
+_PLACE = r" (in|of|throughout) (the|this)( entire)? video\b"
+_COMMAND = r"(?:what|which) (?:is|are) (the (?!.*\bdoing\b).*)"
+_WHAT = r"^what(?! (?:is|are)\b)"
+_FORM, _WORD, _SAID = 0.6, 0.4, 0.5
+"""Chances that the way of asking and each word are changed, and that words are said around the question."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What rewording.txt says."""
+
+    ways: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]
+    """Pattern of a whole question, ways of asking the same."""
+    words: tuple[tuple[re.Pattern[str], str], ...]
+    """Pattern of words, others."""
+
+    @staticmethod
+    @cache
+    def read() -> Rules:
+        """The rules of this project."""
+        ways: list[tuple[re.Pattern[str], list[str]]] = []
+        words = []
+        for line in _lines():
+            pattern, arrow, others = line.partition(" -> ")
+            if line.startswith(" "):
+                ways[-1][1].append(line.strip())
+            elif arrow:
+                words.append((re.compile(rf"\b(?:{pattern})\b"), others))
+            else:
+                ways.append((re.compile(line), []))
+        return Rules(tuple((pattern, tuple(others)) for pattern, others in ways), tuple(words))
+
+
+def _lines() -> list[str]:
+    text = Path(__file__).with_suffix(".txt").read_text()
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def rule_words() -> list[str]:
+    """The words of four letters or more that the rules are made of, sorted."""
+    text = " ".join([VIDEO, PLACES, COMMANDS, LEADS, TAILS, *_lines()])
+    return sorted(set(re.findall(r"[a-z]{4,}", text)))
 
 
 def reworded(text: str, number: int, seed: int = 0) -> list[str]:
@@ -79,18 +75,34 @@ def reworded(text: str, number: int, seed: int = 0) -> list[str]:
 
 
 def _rewording(text: str, rng: random.Random) -> str:
-    asked = text.strip().rstrip("?.! ").lower().replace("what's", "what is")
-    if rng.random() < _CHANGED:
-        asked = _PLACE.sub(lambda _: rng.choice(PLACES).format(video=rng.choice(WORDS["video"])), asked)
-    for word, others in WORDS.items():
-        if rng.random() < _CHANGED:
-            asked = re.sub(rf"\b{word}\b", rng.choice(others), asked)
-    way, command = rng.random(), _ASKED.fullmatch(asked)
-    if way < 0.4 and command:
-        asked = f"{rng.choice(COMMANDS)} {command[3]}"
-    elif way < 0.6:
-        asked = f"{rng.choice(LEADS)} {asked}"
-    elif way < 0.75 and asked.startswith("what "):
-        asked = f"which {asked[5:]}"
-    asked = " ".join(asked.split())
-    return f"{asked[:1].upper()}{asked[1:]}{'?' if way > 0.3 else '.'}"
+    rules = Rules.read()
+    asked = text.strip().rstrip("?\uff1f.! ").lower().replace("what's", "what is")
+    bare = re.sub(_PLACE, "", asked)
+    matches = [
+        (found, way) for pattern, ways in rules.ways if (found := pattern.fullmatch(bare)) for way in ways
+    ]
+    command = re.fullmatch(_COMMAND, asked)
+    if matches and rng.random() < _FORM:
+        found, way = rng.choice(matches)
+        asked = found.expand(way) + PLACES
+    elif command and rng.random() < _SAID:
+        asked = f"{COMMANDS} {command[1]}"
+    elif rng.random() < _SAID:
+        asked = re.sub(_WHAT, "which", asked)
+    if rng.random() < _FORM:
+        asked = re.sub(_PLACE, PLACES, asked)
+    asked = re.sub(r"\bvideo\b", VIDEO, _drawn(asked, rng))
+    for pattern, others in rules.words:
+        if rng.random() < _WORD:
+            asked = pattern.sub(others, asked)
+    if rng.random() < _SAID:
+        asked = f"{LEADS} {asked}" if rng.random() < 0.7 else f"{asked}{TAILS}"
+    asked = " ".join(_drawn(asked, rng).split())
+    return f"{asked[:1].upper()}{asked[1:]}{rng.choice('??.')}"
+
+
+def _drawn(text: str, rng: random.Random) -> str:
+    """One part of each `{a|b}`, the innermost first."""
+    while found := re.search(r"\{([^{}]*)\}", text):
+        text = text[: found.start()] + rng.choice(found[1].split("|")) + text[found.end() :]
+    return text

@@ -7,13 +7,15 @@
     DIR        folder of a Hugging Face encoder, mean over its tokens
 
 Anchors keep the kind, which names the weights that the backbone's identity does not cover (`clip:DIGEST`,
-`encoder:DIGEST`): an anchor and a question of different kinds do not meet. Every distinct text is encoded
-once, alone: its vector does not depend, to the bit, on what was asked before or with it.
+`encoder:DIGEST`, with `:mended` where misspelt words are mended first, see spelling.py): an anchor and a
+question of different kinds do not meet. Every distinct text is encoded once, alone: its vector does not
+depend, to the bit, on what was asked before or with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from data.prompts import PromptTokenizer, question_ids
 from data.rewording import reworded
+from data.spelling import Spelling
 from model.encoders.text import TextEncoder, load_clip_text, load_encoder_folder
 from model.language_model.hidden import mean_hidden_state
 
@@ -46,6 +49,23 @@ def may_be_kind(kind: str, choice: str) -> bool:
     """Whether features of this choice can be of that kind, told without loading any weights."""
     family = _CLIP if choice == _CLIP else _ENCODER if (Path(choice) / "config.json").is_file() else None
     return kind == choice if family is None else kind.startswith(f"{family}:")
+
+
+def usual_rewordings(choice: str) -> int:
+    """Rewordings of a question that anchors know where no number is given: 16 with an encoder's folder, 0
+    with what the backbone has, which they help little (docs/routers_examined.md)."""
+    return 16 if (Path(choice) / "config.json").is_file() else 0
+
+
+def mending_encoder(folder: str | Path, device: str | torch.device = "cpu") -> TextEncoder:
+    """The encoder of a folder; if it reads word pieces, misspelt words are mended first.
+
+    Raises:
+        ValueError: see `load_encoder_folder`.
+    """
+    encoder = load_encoder_folder(folder, device)
+    spelling = Spelling(encoder.words)
+    return replace(encoder, encode=lambda text: encoder.encode(spelling.mended(text)))
 
 
 def weigh_rewordings(asked: Mapping[str, int], number: int) -> dict[str, float]:
@@ -93,8 +113,9 @@ class TextFeatures:
             self._encoder = load_clip_text(vision, device)
             self.kind = f"{_CLIP}:{self._encoder.fingerprint[:16]}"
         elif choice not in ("question", "prompt"):
-            self._encoder = load_encoder_folder(choice, device)
-            self.kind = f"{_ENCODER}:{self._encoder.fingerprint[:16]}"
+            self._encoder = mending_encoder(choice, device)
+            mended = ":mended" if self._encoder.words else ""
+            self.kind = f"{_ENCODER}:{self._encoder.fingerprint[:16]}{mended}"
         self._known: dict[str, Tensor] = {}
 
     def of_question(self, text: str) -> Tensor:

@@ -18,8 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from data.prompts import PromptTokenizer, question_ids
-from data.text_features import TextFeatures, check_choice
-from model.encoders.text import load_encoder_folder
+from data.text_features import TextFeatures, check_choice, mending_encoder
 from model.language_model.backbone import ALIGNED, is_base, llm_config, load_llm, split_weights
 from model.language_model.families import read_llm
 from model.language_model.loading import Loading
@@ -42,7 +41,7 @@ def text_features(texts: Sequence[str], lm: Path, choice: str = "question") -> T
         found = TextFeatures(choice, load_llm_alone(lm), load_tokenizer(lm))
         return torch.stack([found.of_question(text) for text in texts])
     if choice != "question":
-        encoder = load_encoder_folder(choice)
+        encoder = mending_encoder(choice)
         return torch.stack([encoder.encode(text) for text in texts])
     tokenizer, embedding = load_tokenizer(lm), load_input_embedding(lm)
     rows = []

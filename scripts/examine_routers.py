@@ -28,7 +28,7 @@ from data.files import write_json_atomic
 from data.paraphrases import HALVES, Rewording, benchmark_rewordings, read_rewordings
 from data.samples import read_samples
 from data.spoilt_questions import misspelt, truncated
-from data.text_features import weigh_rewordings
+from data.text_features import usual_rewordings, weigh_rewordings
 from data.text_vectors import text_features
 from evaluation.router_exam.exam import Exam, bound
 from evaluation.router_exam.material import Asked, TaskQuestions, Vectors
@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lm", type=Path, required=True, help="folder of a Hugging Face language model")
     parser.add_argument("--text_feature", default="question", help="as in text_routing.py (question)")
     parser.add_argument(
-        "--anchor_rewordings", type=int, default=8, help="rewordings by rule that anchors know (8)"
+        "--anchor_rewordings", type=int, help="rewordings by rule that anchors know (as in training)"
     )
     parser.add_argument(
         "--new_level", type=float, default=RouterConfig.new_level, help="of `cosine`, 0: as before (0.005)"
@@ -81,13 +81,15 @@ def main(arguments: argparse.Namespace) -> None:
     tasks = read_tasks(arguments.train, arguments.test)
     sets = asked_sets(tasks, arguments.rewordings, arguments.half, arguments.seed)
     number = arguments.anchor_rewordings
-    texts = {text for task in tasks for text in task.train}
+    if number is None:
+        number = usual_rewordings(arguments.text_feature)
     if number:
-        texts |= {text for task in tasks for text in weigh_rewordings(task.train, number)}
+        tasks = [replace(task, reworded=weigh_rewordings(task.train, number)) for task in tasks]
+    texts = {text for task in tasks for asked in (task.train, task.reworded) for text in asked}
     ordered = sorted(texts.union(*(questions for asked in sets.values() for questions in asked)))
     features = text_features(ordered, arguments.lm, arguments.text_feature)
     vectors = Vectors({text: row for row, text in enumerate(ordered)}, features, arguments.text_feature)
-    anchors = [vectors.anchor(task, asked.train, number) for task, asked in enumerate(tasks)]
+    anchors = [vectors.anchor(place, task.train, task.reworded) for place, task in enumerate(tasks)]
     found: dict[str, Any] = {
         "tasks": [task.name for task in tasks],
         "text_feature": arguments.text_feature,
@@ -204,12 +206,13 @@ def orders_part(exam: Exam, seed: int) -> dict[str, Any]:
 
 def confidence_part(exam: Exam, sets: dict[str, list[Asked]]) -> dict[str, Any]:
     """Expected calibration error and reliability."""
-    temperature = exam.temperature()
-    found: dict[str, Any] = {"temperature": temperature}
+    temperatures = exam.temperatures()
+    found: dict[str, Any] = {"temperatures": asdict(temperatures)}
+    print(f"  temperatures  {temperatures.known:.4g}, of new words {temperatures.new:.4g}")
     for name in ("verbatim", "reworded"):
         if name in sets:
-            found[name] = asdict(exam.calibration(sets[name], temperature))
-            print(f"  ECE {name:<12}{found[name]['ece']:.3f} at temperature {temperature:g}")
+            found[name] = asdict(exam.calibration(sets[name], temperatures))
+            print(f"  ECE {name:<12}{found[name]['ece']:.3f}")
     return found
 
 

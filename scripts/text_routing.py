@@ -25,7 +25,7 @@ if not __package__:  # run as a file: put the repository's root on the path in p
 from data.doctor.questions import text_bound
 from data.files import write_json_atomic
 from data.samples import read_samples
-from data.text_features import weigh_rewordings
+from data.text_features import usual_rewordings, weigh_rewordings
 from data.text_vectors import text_features
 from evaluation.router_exam.material import Vectors
 from model.moe.routing import Router, RouterConfig
@@ -50,7 +50,7 @@ def main() -> None:
         "--text_feature", default="question", help="question, hidden:L or a folder (question)"
     )
     parser.add_argument(
-        "--anchor_rewordings", type=int, default=0, help="rewordings by rule that anchors know (0)"
+        "--anchor_rewordings", type=int, help="rewordings by rule that anchors know (as in training)"
     )
     parser.add_argument("--json", type=Path, help="file to write")
     arguments = parser.parse_args()
@@ -72,9 +72,13 @@ def main() -> None:
 
 
 def text_routing(
-    train: Sequence[Path], test: Sequence[Path], lm: Path, text_feature: str = "question", rewordings: int = 0
+    train: Sequence[Path],
+    test: Sequence[Path],
+    lm: Path,
+    text_feature: str = "question",
+    rewordings: int | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Row -> macro and micro accuracy in percent; `rewordings` of each question are known to the anchors.
+    """Row -> macro and micro accuracy in percent; anchors know `rewordings` of each question, None: as usual.
 
     Raises:
         ValueError: unequal numbers of files, an unreadable file or model folder, a question without tokens.
@@ -82,13 +86,16 @@ def text_routing(
     if len(train) != len(test):
         raise ValueError(f"{len(train)} training and {len(test)} test files; give one of each per task")
     training, testing = ([questions(path) for path in paths] for paths in (train, test))
-    texts = {text for task in training + testing for text in task}
-    if rewordings:
-        texts |= {text for task in training for text in weigh_rewordings(Counter(task), rewordings)}
+    number = usual_rewordings(text_feature) if rewordings is None else rewordings
+    others = [weigh_rewordings(Counter(task), number) if number else {} for task in training]
+    texts = {text for task in (*training, *testing, *others) for text in task}
     ordered = sorted(texts)
     features = text_features(ordered, lm, text_feature)  # (N, D)
     vectors = Vectors({text: row for row, text in enumerate(ordered)}, features, text_feature)
-    anchors = [vectors.anchor(task, Counter(asked), rewordings) for task, asked in enumerate(training)]
+    anchors = [
+        vectors.anchor(task, Counter(asked), reworded)
+        for task, (asked, reworded) in enumerate(zip(training, others, strict=True))
+    ]
     known: dict[str, Counter[int]] = {}
     for task, asked in enumerate(training):
         for text in asked:

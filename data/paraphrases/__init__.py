@@ -3,6 +3,8 @@
 A file holds, per original question, its task, the half it belongs to and its rewordings; the answer to the
 question stays what it was. Originals are named by the hash of their text, so that no annotation is copied
 here. `dev` is for choosing, `test` for reporting: an original and all its rewordings are in one half.
+`unseen` is a further hundred for each benchmark, written before the rules of data/rewording.txt and asked
+once, after everything was chosen.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from data.benchmark import read_json
 
-HALVES = ("dev", "test")
+HALVES = ("dev", "test", "unseen")
 _DIGITS = 12
 
 

@@ -24,7 +24,7 @@ from evaluation.scoring.separation import Calibration, calibration
 from model.moe.anchors import Anchor
 from model.moe.routing import Router, RouterConfig
 
-_TEMPERATURES = [2.0**power for power in range(-14, 5)]
+_TEMPERATURES = [2.0 ** (power / 2) for power in range(-28, 9)]
 ORDERS = 24
 
 
@@ -40,6 +40,16 @@ class Spread:
     def of(values: Sequence[float]) -> Spread:
         """Of at least one value."""
         return Spread(sum(values) / len(values), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class Temperatures:
+    """What scores are divided by before the softmax."""
+
+    known: float
+    """Of questions in known words."""
+    new: float
+    """Of those in new words, which are compared in another space."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +75,11 @@ class Exam:
                 texts.setdefault(text, Counter())[task] += count
         return Router([self.anchors[task] for task in ids], config or self.config, texts)
 
-    def answers(self, router: Router, asked: Iterable[Asked]) -> Answers:
+    def answers(self, router: Router, asked: Iterable[Mapping[str, float]]) -> Answers:
         """Every distinct question once."""
         texts = sorted({text for questions in asked for text in questions})
-        return Answers.of(texts, router.route(self.vectors.features(texts), texts=texts))
+        features = self.vectors.features(texts)
+        return Answers.of(texts, router.route(features, texts=texts), router.in_new_words(features))
 
     def score(self, asked: Sequence[Asked]) -> RoutingScores:
         """Questions of each task, routed among all tasks; tasks without questions do not count."""
@@ -130,30 +141,48 @@ class Exam:
 
     # -- confidence
 
-    def temperature(self) -> float:
-        """What scores are divided by before the softmax: the likeliest for the training questions."""
-        return min(_TEMPERATURES, key=lambda value: self._surprise(value))
+    def temperatures(self) -> Temperatures:
+        """The likeliest for the training questions, and for the rewordings that anchors know if they do."""
+        known = self._likeliest([task.train for task in self.tasks], new=False)
+        reworded = [task.reworded or task.train for task in self.tasks]
+        return Temperatures(known, self._likeliest(reworded, new=True, otherwise=known))
 
-    def _surprise(self, temperature: float) -> float:
-        train = [task.train for task in self.tasks]
-        shares = self.confidences(train, temperature)
-        return -sum(
-            count * math.log(max(1e-12, float(shares[text][task])))
-            for task, questions in enumerate(train)
-            for text, count in questions.items()
-        )
+    def _likeliest(self, asked: Sequence[Mapping[str, float]], new: bool, otherwise: float = 1.0) -> float:
+        """Of the questions that are in new words or not, `otherwise` where there are none."""
+        answers = self.answers(self.router, asked)
+        own = [
+            (torch.tensor(answers.scores[text], dtype=torch.float64), task, weight)
+            for task, questions in enumerate(asked)
+            for text, weight in questions.items()
+            if answers.new[text] == new
+        ]
+        if not own:
+            return otherwise
+        scores, tasks = torch.stack([row for row, _, _ in own]), torch.tensor([task for _, task, _ in own])
+        weights = torch.tensor([weight for _, _, weight in own], dtype=torch.float64)
 
-    def confidences(self, asked: Iterable[Asked], temperature: float) -> Mapping[str, NDArray[np.float64]]:
+        def surprise(temperature: float) -> float:
+            each = torch.nn.functional.cross_entropy(scores / temperature, tasks, reduction="none")
+            return float(weights @ each)
+
+        return min(_TEMPERATURES, key=surprise)
+
+    def confidences(
+        self, asked: Iterable[Asked], temperatures: Temperatures
+    ) -> Mapping[str, NDArray[np.float64]]:
         """Question -> share of every task. (T,)"""
-        scores = self.answers(self.router, asked).scores
+        answers = self.answers(self.router, asked)
         return {
-            text: torch.tensor(row, dtype=torch.float64).div(temperature).softmax(0).numpy()
-            for text, row in scores.items()
+            text: torch.tensor(row, dtype=torch.float64)
+            .div(temperatures.new if answers.new[text] else temperatures.known)
+            .softmax(0)
+            .numpy()
+            for text, row in answers.scores.items()
         }
 
-    def calibration(self, asked: Sequence[Asked], temperature: float) -> Calibration:
+    def calibration(self, asked: Sequence[Asked], temperatures: Temperatures) -> Calibration:
         """Confidence in the chosen task against being right."""
-        shares = self.confidences(asked, temperature)
+        shares = self.confidences(asked, temperatures)
         rows = [
             (float(shares[text].max()), int(shares[text].argmax()) == task)
             for task, questions in enumerate(asked)

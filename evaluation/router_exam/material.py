@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from data.text_features import weigh_rewordings
 from model.moe.anchors import Anchor, ModalityStats, scatter_space
 from model.moe.routing import Routing, RoutingFeatures
 
@@ -28,6 +27,8 @@ class TaskQuestions:
     name: str
     train: Asked
     test: Asked
+    reworded: Mapping[str, float] = field(default_factory=dict)
+    """Rewording by rule that its anchor knows -> its weight."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,13 @@ class Vectors:
         present = torch.ones(len(texts), dtype=torch.bool)
         return RoutingFeatures({TEXT: self.rows(texts)}, {TEXT: present}, {TEXT: self.kind})
 
-    def anchor(self, task: int, asked: Asked, rewordings: int = 0) -> Anchor:
-        """Anchor of a task from its questions, as training makes it."""
+    def anchor(self, task: int, asked: Asked, reworded: Mapping[str, float] | None = None) -> Anchor:
+        """Anchor of a task from its questions and the weights of their rewordings, as training makes it."""
         texts = list(Counter(asked).elements())
         anchor = Anchor.from_features(task, {TEXT: self.rows(texts)}, feature_kinds={TEXT: self.kind})
-        if not rewordings:
+        if not reworded:
             return anchor
-        weights = weigh_rewordings(asked, rewordings)
-        return anchor.with_rewordings(self.rows(list(weights)), torch.tensor(list(weights.values())))
+        return anchor.with_rewordings(self.rows(list(reworded)), torch.tensor(list(reworded.values())))
 
 
 def bare_anchor(task: int, rows: Tensor, kind: str = "question") -> Anchor:
@@ -74,12 +74,15 @@ class Answers:
     chosen: Mapping[str, int]
     far: Mapping[str, bool]
     scores: Mapping[str, Sequence[float]]
+    new: Mapping[str, bool]
+    """Whether it was taken for a question in new words."""
 
     @staticmethod
-    def of(texts: Sequence[str], routing: Routing) -> Answers:
-        """Of B texts and their routing."""
+    def of(texts: Sequence[str], routing: Routing, new: Tensor) -> Answers:
+        """Of B texts, their routing, and which are in new words (B,)."""
         return Answers(
             dict(zip(texts, routing.task_ids, strict=True)),
             dict(zip(texts, routing.far.tolist(), strict=True)),
             dict(zip(texts, routing.scores.tolist(), strict=True)),
+            dict(zip(texts, new.tolist(), strict=True)),
         )

@@ -4,7 +4,7 @@ One text at a time: a vector then depends on its text alone, to the bit, and few
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ TOKENIZERS = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
+_CONTINUED = "##"  # how word pieces begin that do not begin a word
 _POOLER = "pooler."  # of BERT models; not used here and often not stored
 
 
@@ -33,6 +34,8 @@ class TextEncoder:
     """Text -> (W,) float32 on the CPU."""
     fingerprint: str
     """Digest of the weights."""
+    words: tuple[str, ...] = ()
+    """Whole words that it has one piece for, frequent ones first; none where its pieces do not tell."""
 
 
 def load_clip_text(path: str | Path, device: str | torch.device = "cpu") -> TextEncoder:
@@ -84,7 +87,17 @@ def load_encoder_folder(folder: str | Path, device: str | torch.device = "cpu") 
         vector: Tensor = (states * mask).sum(0) / mask.sum()
         return vector
 
-    return _text_encoder(model, encode)
+    return replace(_text_encoder(model, encode), words=_whole_words(tokenizer))
+
+
+def _whole_words(tokenizer: Any) -> tuple[str, ...]:
+    """Words of ASCII letters in a vocabulary of word pieces, in its order; none in other vocabularies, whose
+    pieces do not tell a word from the start of one."""
+    places: dict[str, int] = tokenizer.get_vocab()
+    if not any(piece.startswith(_CONTINUED) for piece in places):
+        return ()
+    words = (piece for piece in sorted(places, key=places.__getitem__) if piece.isascii() and piece.isalpha())
+    return tuple(dict.fromkeys(word.lower() for word in words))
 
 
 def _load(folder: Path, name: str, unused: tuple[str, ...]) -> tuple[Any, Any]:

@@ -41,17 +41,19 @@ class NewWords:
     def compared(self, x: Tensor, known: Tensor) -> Tensor:
         """Cosines (B, E) of questions (B, W): `known` ones, those of questions in new words replaced."""
         x = x.detach().cpu().double()
-        tasks, orders = list(self._stats), known.argsort(dim=1, descending=True, stable=True).tolist()
-        new = torch.tensor(
-            [
-                self.far_from(row, [tasks[column] for column in order])
-                for row, order in zip(x, orders, strict=True)
-            ],
-            dtype=torch.bool,
-        )
+        new = self.are_new(x, known.argsort(dim=1, descending=True, stable=True))
         if new.any():
             known[new] = cosines(self._broad.whiten(x[new]), self._broad.means, self._broad.squares)
         return known
+
+    def are_new(self, x: Tensor, order: Tensor) -> Tensor:
+        """Which questions (B, W) are in new words; asked of the tasks' columns in this order (B, E). (B,)"""
+        tasks = list(self._stats)
+        found = [
+            self.far_from(row, [tasks[column] for column in columns])
+            for row, columns in zip(x, order.tolist(), strict=True)
+        ]
+        return torch.tensor(found, dtype=torch.bool)
 
     def far_from(self, question: Tensor, tasks: Sequence[int]) -> bool:
         """Whether a question (W,) is far from the wordings of all these tasks, the likeliest best first."""

@@ -166,6 +166,16 @@ class Router:
         missing = {name: len(features) - int(self._present(features, name).sum()) for name in self.modalities}
         return Routing(chosen, self.candidates, compare, far, missing)
 
+    def in_new_words(self, features: RoutingFeatures) -> Tensor:
+        """Which questions are compared as those in new words; none without text. (B,) bool"""
+        there = self._present(features, "text")
+        if self._new_words is not None and there.any():
+            x = features.values["text"][there]
+            order = torch.arange(len(self._columns["text"])).expand(len(x), -1)
+            there[there.clone()] = self._new_words.are_new(x, order)
+            return there
+        return torch.zeros_like(there)
+
     def _scores(
         self, features: RoutingFeatures, labels: Sequence[int] | None, norms: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:

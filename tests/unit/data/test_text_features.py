@@ -2,14 +2,20 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
 import data.text_features as text_features
-from data.text_features import TextFeatures, check_choice, may_be_kind, weigh_rewordings
+from data.text_features import (
+    TextFeatures,
+    check_choice,
+    may_be_kind,
+    usual_rewordings,
+    weigh_rewordings,
+)
 from model.encoders.text import TextEncoder
 
 VISION = Path("clip")
@@ -74,6 +80,26 @@ def test_every_distinct_text_is_encoded_once_and_kinds_name_the_weights(
         assert asked == [call]
         asked.clear()
     assert TextFeatures("question", llm, tokenizer).of_question("ac").tolist() == [98.0] * 4 and not asked
+
+
+def test_an_encoder_of_word_pieces_reads_mended_words(
+    llm: Any, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def encode(text: str) -> Tensor:
+        read.append(text)
+        return torch.zeros(3)
+
+    words = ("what", "sound")
+    monkeypatch.setattr(
+        text_features, "load_encoder_folder", lambda *_: TextEncoder(encode, "0123456789abcdef" * 4, words)
+    )
+    made = TextFeatures(folder, llm, cast("Any", Letters()))
+    made.of_question("What suond?")
+    assert read == ["What sound?"] and made.kind == "encoder:0123456789abcdef:mended"
+    assert may_be_kind(made.kind, folder)
+    assert (usual_rewordings(folder), usual_rewordings("question")) == (16, 0)
 
 
 def test_kinds_of_other_choices_are_told_apart(folder: str) -> None:

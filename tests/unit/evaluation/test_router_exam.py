@@ -55,11 +55,32 @@ def test_stages_and_orders(exam: Exam) -> None:
 
 def test_confidence(exam: Exam) -> None:
     asked = [task.test for task in exam.tasks]
-    temperature = exam.temperature()
-    shares = exam.confidences(asked, temperature)
+    temperatures = exam.temperatures()
+    assert temperatures.new == temperatures.known  # `lda` has one space
+    shares = exam.confidences(asked, temperatures)
     assert all(share.sum() == pytest.approx(1) for share in shares.values())
-    found = exam.calibration(asked, temperature)
+    found = exam.calibration(asked, temperatures)
     assert sum(one.n for one in found.bins) == 82 and found.ece == pytest.approx(4 / 82, abs=0.02)
+
+
+def test_questions_in_new_words_have_a_temperature_of_their_own(exam: Exam) -> None:
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.cat([exam.vectors.values, 40 * torch.randn(30, WIDTH, generator=generator)])
+    place = {**exam.vectors.place, **{f"new {row}": len(exam.vectors.values) + row for row in range(30)}}
+    vectors = Vectors(place, rows, "question")
+    tasks = [  # rewordings that say nothing: whatever they are like, each task has as many
+        replace(task, reworded={f"new {row}": 1.0 for row in range(30) if row % 3 == number})
+        for number, task in enumerate(exam.tasks)
+    ]
+    anchors = [vectors.anchor(number, task.train, task.reworded) for number, task in enumerate(tasks)]
+    examined = Exam(RouterConfig("cosine", modalities=("text",)), tasks, vectors, anchors)
+    answers = examined.answers(examined.router, [task.reworded for task in tasks])
+    assert all(answers.new.values())
+    found = examined.temperatures()
+    assert found.new > 2 * found.known
+    sure = examined.confidences([tasks[0].reworded], replace(found, new=found.known))
+    unsure = examined.confidences([tasks[0].reworded], found)
+    assert all(unsure[text].max() < sure[text].max() for text in tasks[0].reworded)
 
 
 def test_few_questions(exam: Exam) -> None:
