@@ -78,13 +78,11 @@ def _rewording(text: str, rng: random.Random) -> str:
     rules = Rules.read()
     asked = text.strip().rstrip("?\uff1f.! ").lower().replace("what's", "what is")
     bare = re.sub(_PLACE, "", asked)
-    matches = [
-        (found, way) for pattern, ways in rules.ways if (found := pattern.fullmatch(bare)) for way in ways
-    ]
+    fits = ((found, ways) for pattern, ways in rules.ways if (found := pattern.fullmatch(bare)))
+    found, ways = next(fits, (None, ()))
     command = re.fullmatch(_COMMAND, asked)
-    if matches and rng.random() < _FORM:
-        found, way = rng.choice(matches)
-        asked = found.expand(way) + PLACES
+    if found and rng.random() < _FORM:
+        asked = found.expand(rng.choice(ways)) + PLACES
     elif command and rng.random() < _SAID:
         asked = f"{COMMANDS} {command[1]}"
     elif rng.random() < _SAID:

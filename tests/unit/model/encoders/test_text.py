@@ -71,6 +71,15 @@ def test_an_encoder_folder_gives_the_mean_over_tokens(bert: Path) -> None:
     assert len(encoder.encode("what makes the sound " * 9)) == 16  # cut to the positions there are
 
 
+def test_whole_words_are_told_by_word_pieces_only(bert: Path) -> None:
+    assert load_encoder_folder(bert).words == ()
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "sound", "##s", "Where", "it", "?"]
+    (bert / "tokenizer.json").unlink()
+    (bert / "vocab.txt").write_text("\n".join(vocabulary))
+    (bert / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    assert load_encoder_folder(bert).words == ("sound", "where", "it")
+
+
 def test_fingerprints_are_those_of_the_stored_weights(bert: Path) -> None:
     """The pooler that is made at random must not enter."""
     assert load_encoder_folder(bert).fingerprint == load_encoder_folder(bert).fingerprint
