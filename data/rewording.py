@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from data.spoilt_questions import truncated
+
 VIDEO = "{video|clip|footage|recording|film|scene|tape|movie|sequence|shot|video clip}"
 PLACES = "{|| here| on screen| in view| {in|of|throughout|within} {the|this|that} video}"
 """Where: most often not said."""
@@ -69,9 +71,10 @@ def rule_words() -> list[str]:
 
 
 def reworded(text: str, number: int, seed: int = 0) -> list[str]:
-    """At most `number` rewordings, all distinct and none the question itself."""
-    found = (_rewording(text, random.Random(f"{seed} {index} {text}")) for index in range(number))
-    return [other for other in dict.fromkeys(found) if other != text]
+    """At most `number` rewordings, all distinct and none the question itself; the first is its beginning."""
+    drawn = (_rewording(text, random.Random(f"{seed} {index} {text}")) for index in range(1, number))
+    found = dict.fromkeys([truncated(text), *drawn] if number else [])
+    return [other for other in found if other != text]
 
 
 def _rewording(text: str, rng: random.Random) -> str:

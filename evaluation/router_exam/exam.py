@@ -24,7 +24,7 @@ from evaluation.scoring.separation import Calibration, calibration
 from model.moe.anchors import Anchor
 from model.moe.routing import Router, RouterConfig
 
-_TEMPERATURES = [2.0 ** (power / 2) for power in range(-28, 9)]
+_TEMPERATURES = [2.0 ** (power / 4) for power in range(-56, 17)]
 ORDERS = 24
 
 
@@ -145,7 +145,7 @@ class Exam:
         """The likeliest for the training questions, and for the rewordings that anchors know if they do."""
         known = self._likeliest([task.train for task in self.tasks], new=False)
         reworded = [task.reworded or task.train for task in self.tasks]
-        return Temperatures(known, self._likeliest(reworded, new=True, otherwise=known))
+        return Temperatures(known, self._likeliest(_foremost(reworded), new=True, otherwise=known))
 
     def _likeliest(self, asked: Sequence[Mapping[str, float]], new: bool, otherwise: float = 1.0) -> float:
         """Of the questions that are in new words or not, `otherwise` where there are none."""
@@ -209,6 +209,18 @@ class Exam:
             "macro": Spread.of([scores.macro for scores in found]),
             "micro": Spread.of([scores.micro for scores in found]),
         }
+
+
+def _foremost(asked: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Every question in the task alone that it weighs most in: how tasks share a wording, which the roots of
+    counts exaggerate, says nothing about how sure a wording can be told."""
+    most: dict[str, float] = {}
+    for questions in asked:
+        for text, weight in questions.items():
+            most[text] = max(weight, most.get(text, 0.0))
+    return [
+        {text: weight for text, weight in questions.items() if weight == most[text]} for questions in asked
+    ]
 
 
 def bound(asked: Sequence[Asked]) -> dict[str, float]:
