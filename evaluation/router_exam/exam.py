@@ -79,7 +79,9 @@ class Exam:
         """Every distinct question once."""
         texts = sorted({text for questions in asked for text in questions})
         features = self.vectors.features(texts)
-        return Answers.of(texts, router.route(features, texts=texts), router.in_new_words(features))
+        none = torch.zeros(len(texts), dtype=torch.bool)
+        new = none if router.new_words is None else router.new_words.among(features)
+        return Answers.of(texts, router.route(features, texts=texts), new)
 
     def score(self, asked: Sequence[Asked]) -> RoutingScores:
         """Questions of each task, routed among all tasks; tasks without questions do not count."""

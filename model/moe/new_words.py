@@ -17,6 +17,7 @@ from torch import Tensor
 from model.moe.anchors import Anchor
 from model.moe.far import FarCheck
 from model.moe.metric import ModalityMetric, cosines, fit_metric
+from model.moe.routing_records import RoutingFeatures
 
 BROAD_SHRINKAGE = 0.85
 """Of the broader space; with the next two chosen on data/paraphrases, half `dev`."""
@@ -37,6 +38,15 @@ class NewWords:
     def __init__(self, anchors: Sequence[Anchor], level: float) -> None:
         self._stats = {anchor.task_id: anchor.stats["text"] for anchor in anchors if "text" in anchor.stats}
         self._far = FarCheck(anchors, ("text",), level, "known")
+
+    def among(self, features: RoutingFeatures) -> Tensor:
+        """Which of B samples are compared by questions in new words; none without text. (B,) bool"""
+        found = torch.zeros(len(features), dtype=torch.bool)
+        there = features.present.get("text", found).detach().cpu().bool()
+        if there.any():
+            x = features.values["text"][there]
+            found[there] = self.are_new(x, torch.arange(len(self._stats)).expand(len(x), -1))
+        return found
 
     def compared(self, x: Tensor, known: Tensor) -> Tensor:
         """Cosines (B, E) of questions (B, W): `known` ones, those of questions in new words replaced."""

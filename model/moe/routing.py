@@ -86,9 +86,9 @@ class Router:
         self.far_check = FarCheck(self.anchors, self.modalities, config.far_level, config.wordings)
         _check_held_out(self.anchors, self.modalities, config.abstain)
         self.raw = config.router != "lda" and (config.metric == "raw" or not self.metrics)
-        self._new_words: NewWords | None = None
+        self.new_words: NewWords | None = None
         if config.router == "cosine" and not self.raw and "text" in self.metrics and config.new_level > 0:
-            self._new_words = NewWords(self.anchors, config.new_level)
+            self.new_words = NewWords(self.anchors, config.new_level)
         self._columns = {
             name: torch.tensor([i for i, anchor in enumerate(self.anchors) if name in anchor.means])
             for name in self.modalities
@@ -166,16 +166,6 @@ class Router:
         missing = {name: len(features) - int(self._present(features, name).sum()) for name in self.modalities}
         return Routing(chosen, self.candidates, compare, far, missing)
 
-    def in_new_words(self, features: RoutingFeatures) -> Tensor:
-        """Which questions are compared as those in new words; none without text. (B,) bool"""
-        there = self._present(features, "text")
-        if self._new_words is not None and there.any():
-            x = features.values["text"][there]
-            order = torch.arange(len(self._columns["text"])).expand(len(x), -1)
-            there[there.clone()] = self._new_words.are_new(x, order)
-            return there
-        return torch.zeros_like(there)
-
     def _scores(
         self, features: RoutingFeatures, labels: Sequence[int] | None, norms: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -225,9 +215,9 @@ class Router:
             return None
         chosen: list[int] = columns[best.indices[:, 0]].tolist()
         for row, column in enumerate(chosen):
-            if self._new_words is None or not rows["text"][row]:
+            if self.new_words is None or not rows["text"][row]:
                 continue
-            if self._new_words.far_from(features.values["text"][row], [self.candidates[column]]):
+            if self.new_words.far_from(features.values["text"][row], [self.candidates[column]]):
                 return None
         return chosen
 
@@ -282,8 +272,8 @@ class Router:
             found = metric.log_ratio(x.detach().cpu().double(), near) / len(metric.center)
         elif columns is None:
             found = cosines(y, means, squares)
-            if name == "text" and self._new_words is not None:
-                found = self._new_words.compared(x, found)
+            if name == "text" and self.new_words is not None:
+                found = self.new_words.compared(x, found)
         else:  # no question in new words: see `_short_way`
             found = cosines(y, means[columns], squares[columns])
         return scores.index_put(index, found)

@@ -57,13 +57,14 @@ def test_new_ones_in_the_broad_space_whatever_the_batch(asked: list[Tensor], anc
     )
     assert torch.cat([router.route(batch(row[None])).scores for row in mixed]).equal(found)
     assert router.route(batch(mixed)).far.tolist()[2] is False
-    assert router.in_new_words(batch(mixed)).tolist() == [True, True, False, True, True]
-    assert not Router(anchors, replace(COSINE, new_level=0.0)).in_new_words(batch(new)).any()
+    assert router.new_words is not None
+    assert router.new_words.among(batch(mixed)).tolist() == [True, True, False, True, True]
+    assert Router(anchors, replace(COSINE, new_level=0.0)).new_words is None
     without = RoutingFeatures(
         {"text": mixed, "audio": mixed},
         {"text": torch.arange(5) < 2, "audio": torch.ones(5, dtype=torch.bool)},
     )
-    assert router.in_new_words(without).tolist() == [True, True, False, False, False]
+    assert router.new_words.among(without).tolist() == [True, True, False, False, False]
 
 
 def test_rewordings_that_anchors_know_make_the_space(anchors: list[Anchor]) -> None:
