@@ -53,23 +53,22 @@ def outputs(part: nn.Module, inputs: tuple[Tensor, ...], precision: torch.dtype 
     return (made if isinstance(made, Tensor) else made.last_hidden_state).float()
 
 
-@pytest.mark.parametrize(
-    ("make", "larger"), [(clip, 3.0), (siglip, 3.0), (beats, 1.0), (aligner, 3.0), (projector, 1.0)]
-)
+@pytest.mark.parametrize("make", [clip, siglip, beats, aligner, projector])
 def test_a_copy_is_as_near_to_float32_as_autocast(
-    make: Callable[[], tuple[nn.Module, tuple[Tensor, ...]]], larger: float
+    make: Callable[[], tuple[nn.Module, tuple[Tensor, ...]]],
 ) -> None:
     torch.manual_seed(0)
     part, inputs = make()
     part.eval()
-    for parameter in part.parameters():  # biases and norms that matter, products that do not vanish
-        parameter.data.mul_(larger).add_(0.1 * torch.randn(parameter.shape) * (parameter.ndim < 2))
+    for parameter in part.parameters():  # biases and norms that matter
+        parameter.data.add_(0.1 * torch.randn(parameter.shape) * (parameter.ndim < 2))
     before = {name: tensor.clone() for name, tensor in part.state_dict().items()}
     exact, autocast = outputs(part, inputs, None), outputs(part, inputs, torch.bfloat16)
     copied = outputs(rounded_copy(part), inputs, torch.bfloat16)
-    usual = (autocast - exact).norm() / exact.norm()
-    assert 1e-4 < usual < 0.05
-    assert (copied - exact).norm() / exact.norm() < 1.3 * usual
+    usual = (autocast - exact).norm()
+    assert usual > 1e-4 * exact.norm()
+    assert (copied - exact).norm() < 1.3 * usual
+    assert (copied - autocast).norm() < 0.01 * autocast.norm()
     assert all(torch.equal(tensor, before[name]) for name, tensor in part.state_dict().items())
 
 
