@@ -80,6 +80,7 @@ class Inputs:
         if jobs < 2 or not self.store.missing(samples):
             encode(rank, world)
         else:
+            self.encoder.round_parts()
             in_shares(encode, jobs)
 
     # -- prompts

@@ -44,7 +44,7 @@ class LearningToPrompt(Continued):
     has_experts: ClassVar[bool] = False
 
     l2p_prompts: int = field(default=16, metadata={"help": "prompts in the pool of l2p (16)"})
-    l2p_length: int = field(default=4, metadata={"help": "soft tokens of a prompt (4)"})
+    l2p_length: int = field(default=16, metadata={"help": "soft tokens of a prompt (16)"})
     l2p_top: int = field(default=4, metadata={"help": "prompts that a question takes (4)"})
     l2p_place: str = field(
         default="answer",
@@ -52,7 +52,7 @@ class LearningToPrompt(Continued):
     )
     l2p_pull: float = field(default=0.5, metadata={"help": "weight of the keys' distances in the loss (0.5)"})
     l2p_learning_rate: float = field(
-        default=0.1, metadata={"help": "in place of --learning_rate, which is that of experts (0.1)"}
+        default=0.3, metadata={"help": "in place of --learning_rate, which is that of experts (0.3)"}
     )
 
     def __post_init__(self) -> None:

@@ -120,7 +120,8 @@ def average_accuracy(R_TT: NDArray[np.float64]) -> Cell:
 
 @_several_tasks
 def forgetting_measure(R_TT: NDArray[np.float64]) -> Cell:
-    """FM = mean_{i<T} (max_{i<=k<T} R[k][i] - R[T][i]); Mammoth, PILOT."""
+    """FM = mean_{i<T} (max_{i<=k<T} R[k][i] - R[T][i]); Mammoth, PILOT. A task that ends above its
+    best counts as negative here and as 0 in Mammoth."""
     last = len(R_TT) - 1
     return _known(np.mean([R_TT[i:last, i].max() - R_TT[last, i] for i in range(last)]))
 

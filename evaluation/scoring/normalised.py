@@ -105,5 +105,11 @@ class Aliases:
         given, wanted = loosen(answer), loosen(expected)
         return self.canonical.get(given, given) == self.canonical.get(wanted, wanted)
 
+    def spellings(self, expected: str) -> tuple[str, ...]:
+        """All loosened texts that match this answer; the answer that the spellings stand for comes first."""
+        wanted = loosen(expected)
+        answer = self.canonical.get(wanted, wanted)
+        return answer, *(text for text, stands_for in self.canonical.items() if stands_for == answer)
+
 
 NO_ALIASES = Aliases()

@@ -4,13 +4,15 @@
 
 Published: all experts' features stacked and concatenated for each task, dense dilated ASPP, torch's own
 convolutions, one graph over all tasks, fp32. Ours: as main.py trains by default (no stack, taps that reach
-the map only, task by task, encoders keep what convolutions put out and make the rest again, freed memory goes
-back between tasks); in fp32, in fp32 with --no-recompute (kept), in bf16. ResNet-50, --num_experts 1 1, batch
-2 by default. A step is forward and backward.
+the map only, task by task, shared encoders keep what convolutions put out and make the rest again, large
+pages, freed memory goes back between tasks); in fp32, in fp32 with --no-recompute (kept), in bf16. ResNet-50,
+--num_experts 1 1, batch 2 by default. A step is forward and backward. --sides picks some; published_pages is
+the published formulation with our large pages.
 
-Each side runs in a process of its own. Peak: the most that process ever held, Python and libraries included;
-start: what it held before its first step (libraries, weights). Processor seconds are of all threads, and
-change less than the others where the machine has other work.
+Each side is a process of its own, and they step in turn, so that a machine that slows down slows down all of
+them; the others wait meanwhile, with their memory (16 GiB together at 288 x 384). Peak: the most that a
+process ever held, Python and libraries included; start: what it held before its first step (libraries,
+weights). Processor seconds are of all threads.
 
 Gradients of ours in fp32 are compared with the published ones, ||ours - published|| / ||published||, over all
 parameters as one vector and in the worst single tensor. A tensor whose gradient is a small difference of
@@ -30,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -41,12 +43,14 @@ if not __package__:  # run as a file: put the repository's root on the path in p
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from data.command_line import main_command
 from examples.nyu.config import StudyConfig
 from examples.nyu.study import make_trainer
+from model.mtl.allocator import use_huge_pages
 from model.mtl.architectures import AOEMTL
-from model.mtl.dilated import ReachingConv2d
+from model.mtl.heads import ReachingASPP
 from model.mtl.pointwise import PointwiseConv2d
 from train.mtl.trainer import Trainer
 from train.reporting import Reporting
@@ -54,6 +58,9 @@ from train.reporting import Reporting
 SIDES = ("published", "ours", "ours_kept", "ours_bf16")
 EXACT = ("published_fp64", "ours_fp64")
 COMPARED = (*SIDES[:2], *EXACT)
+MORE = ("published_pages",)
+BASE = "published"
+PAIRS = (("ours", "published"), ("published", "published_fp64"), ("ours_fp64", "published_fp64"))
 EPS = 1e-8
 
 
@@ -69,30 +76,29 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=3, help="timed steps, after one that is not (3)")
     parser.add_argument("--threads", type=int, default=2, help="(2)")
     parser.add_argument("--exact", action="store_true", help="compare in float64 too")
-    parser.add_argument("--side", choices=(*SIDES, *EXACT), help="one side only, in this process")
+    parser.add_argument("--sides", nargs="+", choices=(*SIDES, *MORE), default=SIDES, help="(all but pages)")
+    parser.add_argument("--side", help=argparse.SUPPRESS)  # the process of one
     parser.add_argument("--gradients", type=Path, help=argparse.SUPPRESS)
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """One side, or all of them and their ratios."""
+    """All sides and their ratios, or one side's process."""
     if arguments.side is not None:
-        print(json.dumps(run_side(arguments)))
+        serve(arguments)
         return
-    sides = (*SIDES, *EXACT) if arguments.exact else SIDES
+    names = [BASE, *(side for side in arguments.sides if side != BASE)]
     with tempfile.TemporaryDirectory() as place:
-        found = {}
-        for side in sides:
-            found[side] = in_own_process(side, Path(place))
-            print(f"{side:<15}{as_line(found[side])}", flush=True)
-        pairs = [("ours", "published")]
+        found = in_turn(names, arguments.steps, Path(place))
         if arguments.exact:
-            pairs += [("published", "published_fp64"), ("ours_fp64", "published_fp64")]
-        for pair in pairs:
-            both = (torch.load(f"{place}/{side}.pt", mmap=True) for side in pair)
-            print(f"gradients, {pair[0]} against {pair[1]}: {distance(*both)}")
-    base = found["published"]
-    for side in SIDES[1:]:
+            for side in EXACT:
+                in_turn([side], 0, Path(place))
+        for pair in PAIRS:
+            if all(Path(place, f"{side}.pt").exists() for side in pair):
+                both = (torch.load(f"{place}/{side}.pt", mmap=True) for side in pair)
+                print(f"gradients, {pair[0]} against {pair[1]}: {distance(*both)}")
+    base = found[BASE]
+    for side in names[1:]:
         ratios = {name: base[name] / found[side][name] for name in base}
         print(
             f"{side:<15}{ratios['seconds']:.2f} times as fast ({ratios['processor']:.2f} by processor time), "
@@ -100,15 +106,64 @@ def main(arguments: argparse.Namespace) -> None:
         )
 
 
-def in_own_process(side: str, place: Path) -> dict[str, float]:
-    """What `run_side` finds, run with this command's flags in a new process."""
-    extra = ["--side", side, *(["--gradients", f"{place}/{side}.pt"] if side in COMPARED else [])]
-    done = subprocess.run(
-        [sys.executable, __file__, *sys.argv[1:], *extra], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise ValueError(f"{side} failed: {done.stderr.strip()[-800:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+def in_turn(names: Sequence[str], steps: int, place: Path) -> dict[str, dict[str, float]]:
+    """Median times of a side's step in seconds, and its memory in GiB."""
+    sides = {
+        name: Side(name, place) for name in names
+    }  # each makes its first step before the next one starts
+    times: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for _ in range(steps):
+        for name, side in sides.items():
+            times[name].append(side.ask("step"))
+    found = {}
+    for name, side in sides.items():
+        taken = times[name] or [side.first]
+        median = {key: statistics.median(one[key] for one in taken) for key in taken[0]}
+        found[name] = {**median, **side.ask("memory")}
+        side.close()
+        print(f"{name:<15}{as_line(found[name])}", flush=True)
+    return found
+
+
+class Side:
+    """A process that makes steps of one side, when it is asked to.
+
+    first: times of its first step.
+    """
+
+    def __init__(self, name: str, place: Path) -> None:
+        extra = ["--side", name, *(["--gradients", f"{place}/{name}.pt"] if name in COMPARED else [])]
+        self._name, self._errors = name, (place / f"{name}.err").open("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, *sys.argv[1:], *extra],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self.first = self.ask("step")
+
+    def ask(self, what: str) -> dict[str, float]:
+        """Its answer to "step" or "memory". Raises ValueError with its last words if it has died."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(f"{what}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        self._errors.seek(0)
+        last = self._errors.read().strip()[-800:]
+        self.close()
+        raise ValueError(f"{self._name} failed: {last}")
+
+    def close(self) -> None:
+        """End it."""
+        with self._process:  # closes what it reads from, on which it ends
+            pass
+        self._errors.close()
 
 
 def as_line(found: Mapping[str, float]) -> str:
@@ -119,10 +174,34 @@ def as_line(found: Mapping[str, float]) -> str:
     )
 
 
-def run_side(arguments: argparse.Namespace) -> dict[str, float]:
-    """Median times of a step, and the largest memory of this process in GiB."""
+def serve(arguments: argparse.Namespace) -> None:
+    """One side: a line in asks for a step or for memory, a line out answers."""
     torch.set_num_threads(arguments.threads)
-    side, double = arguments.side, arguments.side in EXACT
+    step, trainer = make_side(arguments)
+    start = memory_now()
+    for line in sys.stdin:
+        if line.strip() == "memory":
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
+            if (
+                arguments.gradients is not None
+            ):  # of the last step, which is as all others; saving takes memory
+                torch.save({n: p.grad for n, p in trainer.model.named_parameters()}, arguments.gradients)
+            print(json.dumps({"peak": peak, "step": peak - start}), flush=True)
+            continue
+        trainer.model.zero_grad(set_to_none=True)
+        torch.manual_seed(0)  # dropout
+        started = time.perf_counter(), time.process_time()
+        step()
+        seconds = time.perf_counter() - started[0], time.process_time() - started[1]
+        print(json.dumps({"seconds": seconds[0], "processor": seconds[1]}), flush=True)
+
+
+def make_side(arguments: argparse.Namespace) -> tuple[Callable[[], object], Trainer]:
+    """What makes a step, and whose step it is."""
+    side = arguments.side
+    published = side.startswith("published")
+    if not published or side in MORE:
+        use_huge_pages()
     config = StudyConfig(
         arch="AOEMTL",
         encoder=arguments.encoder,
@@ -130,39 +209,18 @@ def run_side(arguments: argparse.Namespace) -> dict[str, float]:
         num_experts=tuple(arguments.num_experts),
         img_size=(3, *arguments.size),
         precision="bf16" if side == "ours_bf16" else "no",
-        recompute=side != "ours_kept" and not side.startswith("published"),
+        recompute=side != "ours_kept" and not published,
     )
     accelerator = Accelerator(cpu=True, mixed_precision=config.precision)
     trainer = make_trainer(config, accelerator, Reporting())
     inputs, targets = random_batch(arguments.batch, *arguments.size)
-    if double:
+    if side in EXACT:
         trainer.model.double()
         inputs, targets = inputs.double(), {task: target.double() for task, target in targets.items()}
-    step: Callable[..., object] = trainer.backward
-    if side.startswith("published"):
+    if published:
         make_dense(trainer.model)
-        step = partial(published_step, trainer)
-    start = memory_now()
-    wall, processor = [], []
-    for number in range(1 if double else arguments.steps + 1):
-        trainer.model.zero_grad(set_to_none=True)
-        torch.manual_seed(number)  # dropout
-        started = time.perf_counter(), time.process_time()
-        step(inputs, targets)
-        wall.append(time.perf_counter() - started[0])
-        processor.append(time.process_time() - started[1])
-        if number == 0:  # the first step: both sides in the same state
-            first = {name: p.grad for name, p in trainer.model.named_parameters()}
-            if arguments.gradients is not None:
-                torch.save(first, arguments.gradients)
-            del first
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
-    return {
-        "seconds": statistics.median(wall[1:] or wall),
-        "processor": statistics.median(processor[1:] or processor),
-        "peak": peak,
-        "step": peak - start,
-    }
+        return partial(published_step, trainer, inputs, targets), trainer
+    return partial(trainer.backward, inputs, targets), trainer
 
 
 def memory_now() -> float:
@@ -202,8 +260,10 @@ def published_step(trainer: Trainer, inputs: Tensor, targets: dict[str, Tensor])
 def make_dense(model: nn.Module) -> None:
     """Convolutions as torch has them."""
     for module in model.modules():
-        if isinstance(module, ReachingConv2d | PointwiseConv2d):
+        if isinstance(module, PointwiseConv2d):
             module.__class__ = nn.Conv2d
+        elif isinstance(module, ReachingASPP):
+            module.__class__ = ASPP
             module.to(memory_format=torch.contiguous_format)
 
 

@@ -49,7 +49,7 @@ class BEATsEncoder(nn.Module):
         buckets = relative_buckets(
             length, self.config.num_buckets, self.config.max_distance, table.weight.device
         )
-        return table(buckets).permute(2, 0, 1)
+        return table(buckets).permute(2, 0, 1).contiguous()  # every layer reads all of it
 
     def forward(self, x_BNW: Tensor, padding_BN: Tensor | None) -> Tensor:
         if padding_BN is not None:

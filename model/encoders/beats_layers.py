@@ -88,10 +88,13 @@ class PositionalConv(nn.Module):
         self.weight_g = nn.Parameter(v.norm(dim=(0, 1), keepdim=True))  # (1, 1, K)
         self.bias = nn.Parameter(torch.zeros(width))
 
+    def weight(self) -> Tensor:
+        """(W, W / groups, K)"""
+        return self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
+
     def forward(self, x_BNW: Tensor) -> Tensor:
-        weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
         y_BWN = F.conv1d(
-            x_BNW.transpose(1, 2), weight, self.bias, padding=self.kernel // 2, groups=self.groups
+            x_BNW.transpose(1, 2), self.weight(), self.bias, padding=self.kernel // 2, groups=self.groups
         )
         return F.gelu(y_BWN[..., : x_BNW.shape[1]]).transpose(
             1, 2
@@ -138,6 +141,7 @@ class GatedAttention(nn.Module):
 
     def forward(self, x_BNW: Tensor, bias_HNN: Tensor | None, padding_BN: Tensor | None) -> Tensor:
         shape = (*x_BNW.shape[:2], self.heads, self.head_dim)
+        x_BNW = x_BNW.to(self.q_proj.weight.dtype)  # once for all three
         q, k, v = (
             p(x_BNW).view(shape).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
         )  # (B,H,N,d)

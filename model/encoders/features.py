@@ -4,6 +4,9 @@ anchors.
 All of it is frozen and runs in float32, whatever the LLM's dtype, so that routing does not depend on it;
 unless the towers themselves are asked for in 16 bits, which then is part of their fingerprints.
 
+On a CPU frames with many patches, which take long, are not encoded again where the same pixels were a moment
+ago, in the same clip or another; the bits are the same (frame_memory.py).
+
 Letters: F frames, P patches, C audio chunks, N audio tokens, Q query tokens, W tower width, D LLM width, T
 media tokens.
 """
@@ -17,10 +20,13 @@ from torch import Tensor, nn
 
 from model.encoders.aligner import AudioAligner
 from model.encoders.audio import AudioTower
+from model.encoders.frame_memory import FrameMemory
+from model.encoders.rounded import RoundedCopies
 from model.encoders.vision import VisionTower
 from model.tensor_files import digest_tensors
 
 FRAMES_AT_ONCE = 64  # bounds the memory of one tower call
+MANY_PATCHES = 256  # from which on a frame is looked for among those encoded before
 CHUNKS_AT_ONCE = 8
 
 
@@ -56,6 +62,7 @@ class MediaEncoder(nn.Module):
         self.vision, self.projector = vision, projector
         self.audio, self.aligner = audio, aligner
         self.precision = precision
+        self._rounded, self.frame_memory = RoundedCopies(), FrameMemory()
         self.requires_grad_(False).eval()
 
     @property
@@ -91,13 +98,32 @@ class MediaEncoder(nn.Module):
         named = {f"tower.{name}": tensor for name, tensor in tower.state_dict().items()}
         named |= {f"projector.{name}": tensor for name, tensor in projector.state_dict().items()}
         if self.precision != torch.float32:
-            note += f" {self.precision}"
+            note += f" {self.precision} rounded once"  # another order of rounding is another fingerprint
         return digest_tensors(named, f"{kind} {note}")
 
     def _products(self) -> torch.autocast:
         """The context in which matrix products have the wanted precision."""
         device = next(self.parameters()).device.type
         return torch.autocast(device, self.precision, enabled=self.precision != torch.float32)
+
+    @property
+    def _on_cpu(self) -> bool:
+        return next(self.parameters()).device.type == "cpu"
+
+    def _part(self, name: str) -> nn.Module:
+        """A tower, projector or aligner; without gradient and in bf16 on a CPU its rounded copy."""
+        part: nn.Module = getattr(self, name)
+        if self.precision != torch.bfloat16 or not self._on_cpu or torch.is_grad_enabled():
+            return part
+        if name == "vision" and self.vision.open_clip_layer is not None:  # layers of other kinds
+            return part
+        return self._rounded.of(name, part)
+
+    @torch.no_grad()
+    def round_parts(self) -> None:
+        """Make what is made at first use now, so that forked processes share it."""
+        for name in ("vision", "projector", "audio", "aligner"):
+            self._part(name)
 
     def preprocess_frames(self, images: Sequence[Image.Image]) -> Tensor:
         """PIL images of one clip to (F, 3, H, W) float32."""
@@ -114,15 +140,29 @@ class MediaEncoder(nn.Module):
                 )
         if not clips:
             return []
-        frames = torch.cat(list(clips)).split(FRAMES_AT_ONCE)
+        if self._on_cpu and self.vision.patches >= MANY_PATCHES:
+            return self._remembered(clips)
+        frames, tower = torch.cat(list(clips)).split(FRAMES_AT_ONCE), self._part("vision")
         with self._products():
-            patches = torch.cat([self.vision(part).float() for part in frames])  # (sum F, P, W)
+            patches = torch.cat([tower(part).float() for part in frames])  # (sum F, P, W)
         return list(patches.split([clip.shape[0] for clip in clips]))
+
+    def _remembered(self, clips: Sequence[Tensor]) -> list[Tensor]:
+        """Tower outputs (F_i, P, W) on a CPU, frames of equal pixels computed once."""
+        tower = self._part("vision")
+
+        def encode(frames_N3HW: Tensor) -> Tensor:
+            return tower(frames_N3HW).float()  # type: ignore[no-any-return]
+
+        made_with = self.precision, [parameter._version for parameter in self.vision.parameters()]
+        with self._products():
+            return [self.frame_memory.get(clip, made_with, encode) for clip in clips]
 
     def frame_tokens(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Media tokens (P, D) of clips (F_i, P, W): frames are projected, then averaged over time."""
+        projector = self._part("projector")
         with self._products():
-            return [self.projector(clip_FPW).float().mean(0) for clip_FPW in features]
+            return [projector(clip_FPW).float().mean(0) for clip_FPW in features]
 
     @torch.no_grad()
     def sound_features(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
@@ -130,16 +170,18 @@ class MediaEncoder(nn.Module):
         if not waveforms:
             return []
         chunks = self.audio.prepare(waveforms)
+        tower = self._part("audio")
         with self._products():
-            outputs = [self.audio(part).float() for part in chunks.split(CHUNKS_AT_ONCE)]  # (C, N, W) each
+            outputs = [tower(part).float() for part in chunks.split(CHUNKS_AT_ONCE)]  # (C, N, W) each
         return list(torch.cat(outputs).split(chunks.counts))
 
     def sound_tokens(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Media tokens (C_i * Q, D) of clips (C_i, N, W), chunk after chunk."""
         if not features:
             return []
+        aligner = self._part("aligner")
         with self._products():
-            tokens = self.aligner(torch.cat(list(features))).float()  # (sum C, Q, D)
+            tokens = aligner(torch.cat(list(features))).float()  # (sum C, Q, D)
         return [clip.flatten(0, 1) for clip in tokens.split([len(clip) for clip in features])]
 
     @torch.no_grad()

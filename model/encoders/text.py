@@ -74,9 +74,7 @@ def load_encoder_folder(folder: str | Path, device: str | torch.device = "cpu") 
     """
     folder = Path(folder)
     if read_json(folder / "config.json").get("is_encoder_decoder"):
-        raise ValueError(
-            f"{folder}: an encoder-decoder; --text_feature takes an encoder such as MiniLM or BERT"
-        )
+        raise ValueError(f"{folder}: an encoder-decoder, expected an encoder such as MiniLM or BERT")
     model, tokenizer = _load(folder, "AutoModel", (_POOLER,))
     model = model.to(device)
 

@@ -9,21 +9,26 @@ work, on 18 x 24 over 80 %.
 
 The map is cut where a step of d from its edges leads, and again from there. Then every tap moves whole blocks
 onto whole blocks, and with a block's pixels side by side in memory it is a few matrix products that add up in
-place.
+place. Cut by the greatest common divisor of several dilations the blocks serve them all, so that a pyramid of
+convolutions reads its map once, and writes the map's gradient once.
 
-Legend: B batch, C input and O output channels, H, W pixels, P = B H W.
+Legend: B batch, C input and O output channels, H, W pixels, P = B H W; step: where the map is cut, by axis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise, product
+from math import gcd
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from model.mtl.pointwise import channels_last
+
 WORTH = 0.75  # share of the full work below which going tap by tap is faster
+Pair = tuple[int, int]
 
 
 class Piece(NamedTuple):
@@ -34,7 +39,7 @@ class Piece(NamedTuple):
     pixels: int
 
 
-def reach(size: int, offset: int) -> tuple[int, int]:
+def reach(size: int, offset: int) -> Pair:
     """Start and end of what a tap writes along one axis; empty where it misses the map."""
     start = max(-offset, 0)
     return start, max(min(size, size - offset), start)
@@ -46,11 +51,14 @@ def cuts(size: int, step: int) -> list[int]:
 
 
 def taps(
-    height: int, width: int, kernel: tuple[int, int], dilation: tuple[int, int]
+    height: int, width: int, kernel: Pair, dilation: Pair, step: Pair
 ) -> Iterator[tuple[int, int, list[Piece]]]:
-    """(i, j) of each tap that reaches the map, and its pieces; the centre, which covers all, first."""
+    """(i, j) of each tap that reaches the map, and its pieces; the centre, which covers all, first.
+
+    step: divides the dilation.
+    """
     middle = (kernel[0] // 2, kernel[1] // 2)
-    rows = list(pairwise(cuts(height, dilation[0])))
+    rows = list(pairwise(cuts(height, step[0])))
     for i, j in sorted(product(range(kernel[0]), range(kernel[1])), key=lambda place: place != middle):
         dy, dx = (i - middle[0]) * dilation[0], (j - middle[1]) * dilation[1]
         (top, bottom), (left, right) = reach(height, dy), reach(width, dx)
@@ -71,71 +79,82 @@ def taps(
         )
 
 
-def share_of_work(height: int, width: int, kernel: tuple[int, int], dilation: tuple[int, int]) -> float:
+def share_of_work(height: int, width: int, kernel: Pair, dilation: Pair) -> float:
     """Pixels met by the taps, over those of a full convolution."""
-    met = sum(piece.pixels for *_, pieces in taps(height, width, kernel, dilation) for piece in pieces)
+    met = sum(
+        piece.pixels for *_, pieces in taps(height, width, kernel, dilation, dilation) for piece in pieces
+    )
     return met / (kernel[0] * kernel[1] * height * width)
 
 
-def blocks(height: int, width: int, dilation: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of each block, in their order in memory."""
-    for top, bottom in pairwise(cuts(height, dilation[0])):
-        for left, right in pairwise(cuts(width, dilation[1])):
-            yield slice(top, bottom), slice(left, right)
+def blocks(image: Tensor, step: Pair) -> Iterator[Tensor]:
+    """Views of an image's blocks, in their order in memory. (B, C, H, W) -> (B, h, w, C) each"""
+    for top, bottom in pairwise(cuts(image.shape[2], step[0])):
+        for left, right in pairwise(cuts(image.shape[3], step[1])):
+            yield image[:, :, top:bottom, left:right].permute(0, 2, 3, 1)
 
 
-def to_blocks(image: Tensor, dilation: tuple[int, int]) -> Tensor:
+def to_blocks(image: Tensor, step: Pair) -> Tensor:
     """Pixels in rows, those of a block, of all images, side by side. (B, C, H, W) -> (P, C)"""
-    batch, channels, height, width = image.shape
-    rows, start = image.new_empty(batch * height * width, channels), 0
-    for across, along in blocks(height, width, dilation):
-        block = image[:, :, across, along].permute(0, 2, 3, 1)  # (B, h, w, C)
-        stop = start + batch * block.shape[1] * block.shape[2]
+    rows, start = image.new_empty(image[:, 0].numel(), image.shape[1]), 0
+    for block in blocks(image, step):
+        stop = start + block[..., 0].numel()
         rows[start:stop].view(block.shape).copy_(block)
         start = stop
     return rows
 
 
-def from_blocks(rows: Tensor, batch: int, height: int, width: int, dilation: tuple[int, int]) -> Tensor:
-    """The way back; channels last in memory. (P, C) -> (B, C, H, W)"""
-    image, start = rows.new_empty(batch, height, width, rows.shape[1]), 0
-    for across, along in blocks(height, width, dilation):
-        block = image[:, across, along]  # (B, h, w, C)
-        stop = start + batch * block.shape[1] * block.shape[2]
+def from_blocks(rows: Tensor, image: Tensor, step: Pair) -> Tensor:
+    """The way back, into `image`, which is returned. (P, C) -> (B, C, H, W)"""
+    start = 0
+    for block in blocks(image, step):
+        stop = start + block[..., 0].numel()
         block.copy_(rows[start:stop].view(block.shape))
         start = stop
-    return image.permute(0, 3, 1, 2)
+    return image
 
 
-class _TapConvolution(torch.autograd.Function):
-    """The sum over taps as matrix products; saves input and weight only."""
+class _TapConvolutions(torch.autograd.Function):
+    """The sums over taps as matrix products; saves input and weights only."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, dilation: tuple[int, int]) -> Tensor:
-        ctx.save_for_backward(inputs, weight)
-        ctx.dilation = dilation
+    def forward(ctx: Any, inputs: Tensor, dilations: Sequence[Pair], *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(inputs, *weights)
+        ctx.dilations, ctx.step = dilations, common_step(dilations)
         batch, _, height, width = inputs.shape
-        rows = to_blocks(inputs, dilation)
-        out = rows.new_zeros(len(rows), len(weight))
-        for i, j, pieces in taps(height, width, weight.shape[2:], dilation):  # type: ignore[arg-type]
-            for piece in pieces:
-                read, write = _spans(piece, batch)
+        rows, results = to_blocks(inputs, ctx.step), []
+        layout = torch.channels_last if channels_last(inputs) else torch.contiguous_format
+        for weight, dilation in zip(weights, dilations, strict=True):
+            out = rows.new_zeros(len(rows), len(weight))
+            for i, j, write, read in _products(inputs, weight, dilation, ctx.step):
                 add_product(out[write], rows[read], weight[:, :, i, j].t())
-        return from_blocks(out, batch, height, width, dilation)
+            place = inputs.new_empty(batch, len(weight), height, width).to(memory_format=layout)
+            results.append(from_blocks(out, place, ctx.step))
+        return tuple(results)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        inputs, weight = ctx.saved_tensors
-        batch, _, height, width = inputs.shape
-        rows, grad_out = to_blocks(inputs, ctx.dilation), to_blocks(gradients[0], ctx.dilation)
-        grad_rows, grad_weight = torch.zeros_like(rows), torch.zeros_like(weight)
-        for i, j, pieces in taps(height, width, weight.shape[2:], ctx.dilation):  # type: ignore[arg-type]
-            for piece in pieces:
-                read, write = _spans(piece, batch)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, *weights = ctx.saved_tensors
+        rows, grad_weights = to_blocks(inputs, ctx.step), [torch.zeros_like(weight) for weight in weights]
+        grad_rows = torch.zeros_like(rows)
+        for number, (weight, dilation) in enumerate(zip(weights, ctx.dilations, strict=True)):
+            grad_out, total = to_blocks(gradients[number], ctx.step), grad_weights[number]
+            for i, j, write, read in _products(inputs, weight, dilation, ctx.step):
                 add_product(grad_rows[read], grad_out[write], weight[:, :, i, j])
-                add_product(grad_weight[:, :, i, j], grad_out[write].t(), rows[read])
+                add_product(total[:, :, i, j], grad_out[write].t(), rows[read])
         del rows, grad_out  # before the way back takes as much again
-        return from_blocks(grad_rows, batch, height, width, ctx.dilation), grad_weight, None
+        return from_blocks(grad_rows, torch.empty_like(inputs), ctx.step), None, *grad_weights
+
+
+def _products(
+    inputs: Tensor, weight: Tensor, dilation: Pair, step: Pair
+) -> Iterator[tuple[int, int, slice, slice]]:
+    """Tap, rows that it writes, rows that it reads, for each matrix product of a convolution."""
+    batch, _, height, width = inputs.shape
+    kernel: Pair = (weight.shape[2], weight.shape[3])
+    for i, j, pieces in taps(height, width, kernel, dilation, step):
+        for write, read, pixels in pieces:
+            yield i, j, *(slice(batch * start, batch * (start + pixels)) for start in (write, read))  # type: ignore[misc]
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -143,35 +162,33 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     torch.addmm(total, left, right, out=total)
 
 
-def _spans(piece: Piece, batch: int) -> tuple[slice, slice]:
-    """Rows that are read, and rows that are written."""
-    return tuple(slice(batch * start, batch * (start + piece.pixels)) for start in (piece.read, piece.write))  # type: ignore[return-value]
+def common_step(dilations: Sequence[Pair]) -> Pair:
+    """Greatest common divisor by axis."""
+    return gcd(*(vertical for vertical, _ in dilations)), gcd(*(across for _, across in dilations))
 
 
-class ReachingConv2d(nn.Conv2d):
-    """nn.Conv2d that leaves out the taps beyond the map where that is faster; same parameters and results.
+def convolve(inputs: Tensor, layers: Sequence[nn.Conv2d]) -> list[Tensor]:
+    """[layer(inputs) for layer in layers]; those in one go that are faster without the taps beyond the map.
 
-    Its weight lies in memory with channels last.
+    Raises:
+        ValueError: a layer that does not keep the map's size, has groups or a bias.
     """
-
-    @classmethod
-    def like(cls, layer: nn.Conv2d) -> ReachingConv2d:
-        """The same layer with the same parameters. Raises ValueError unless it keeps the map's size."""
+    for layer in layers:
         same = tuple(d * (k // 2) for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
-        if layer.stride != (1, 1) or layer.groups != 1 or layer.padding != same:
-            raise ValueError(f"{layer}: expected stride 1, one group and padding {same}")
-        new = cls.__new__(cls)
-        new.__dict__ = layer.__dict__
-        new.to(memory_format=torch.channels_last)  # a tap's weights side by side
-        return new
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        kernel, dilation = tuple(self.kernel_size), tuple(self.dilation)
-        if share_of_work(inputs.shape[2], inputs.shape[3], kernel, dilation) > WORTH:  # type: ignore[arg-type]
-            return super().forward(inputs)
-        weight, device = self.weight, inputs.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            narrow = torch.get_autocast_dtype(device)
-            inputs, weight = inputs.to(narrow), weight.to(narrow)
-        out = _TapConvolution.apply(inputs, weight, dilation)
-        return out if self.bias is None else out + self.bias.to(out.dtype)[:, None, None]
+        if layer.stride != (1, 1) or layer.groups != 1 or layer.padding != same or layer.bias is not None:
+            raise ValueError(f"{layer}: expected stride 1, one group, padding {same} and no bias")
+    height, width = inputs.shape[2:]
+    chosen = [
+        layer
+        for layer in layers
+        if share_of_work(height, width, layer.kernel_size, layer.dilation) <= WORTH  # type: ignore[arg-type]
+    ]
+    if not chosen:
+        return [layer(inputs) for layer in layers]
+    weights, narrow, device = [layer.weight for layer in chosen], inputs, inputs.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        narrow, weights = inputs.to(dtype), [weight.to(dtype) for weight in weights]
+    together = _TapConvolutions.apply(narrow, [layer.dilation for layer in chosen], *weights)
+    found = dict(zip(chosen, together, strict=True))
+    return [found[layer] if layer in found else layer(inputs) for layer in layers]

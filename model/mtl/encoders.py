@@ -6,6 +6,7 @@ Both have the stages of a ResNet (conv1, bn1, relu, maxpool, layer1 .. layer4), 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -16,22 +17,24 @@ from model.mtl.pointwise import use_pointwise
 from model.mtl.recompute import lean
 
 PLAIN_WIDTHS = (64, 64, 128, 256)
+LARGE = 2**19  # numbers in a batch of images, from which on memory is worth time
 
 
 class StagedEncoder(nn.Module):
     """Runs its children in order.
 
-    recompute: stages make again in the backward pass what stands between their convolutions; the stem and the
-    first stage, much memory and little work, convolutions as well. The same gradients, to the bit on a CPU.
-    There the memory that the head left free goes back to the system when the encoder's turn comes.
+    recompute_from: numbers in a batch of images from which on stages make again in the backward pass what
+    stands between their convolutions; the stem and the first stage, much memory and little work, convolutions
+    as well. The same gradients, to the bit on a CPU. There the memory that the head left free goes back to
+    the system when the encoder's turn comes.
     """
 
-    recompute = False
+    recompute_from = inf
 
     def forward(self, image: Tensor) -> Tensor:
         children = list(self.children())
         stages = [nn.Sequential(*children[:-3]), *children[-3:]]  # the stem goes with the first layer
-        if not (self.recompute and torch.is_grad_enabled()):
+        if image.numel() < self.recompute_from or not torch.is_grad_enabled():
             return nn.Sequential(*stages)(image)
         for number, stage in enumerate(stages):
             image = lean(stage, image, keep=number > 0)
@@ -40,11 +43,11 @@ class StagedEncoder(nn.Module):
         return image
 
 
-def set_recompute(model: nn.Module, recompute: bool) -> None:
-    """Choose for all encoders of a model."""
+def set_recompute(model: nn.Module, recompute: bool, least: int = LARGE) -> None:
+    """Choose for all encoders of a model; `least` numbers in a batch it must have."""
     for module in model.modules():
         if isinstance(module, StagedEncoder):
-            module.recompute = recompute
+            module.recompute_from = least if recompute else inf
 
 
 class DilatedResNet50(StagedEncoder):

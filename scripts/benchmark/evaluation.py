@@ -3,8 +3,9 @@
     python scripts/benchmark/evaluation.py [--quick]
 
 An answer is one sample answered by one expert. Published: batch 1, fp32, towers run twice per answer. Ours:
-clips encoded once, experts mixed in a batch of 8, answers made once per sample and expert. Seconds per
-answer: published `2 E + G`, ours `e + g` (one question per clip). A matrix of four stages asks each of the
+clips encoded once, experts mixed in a batch of 8, answers made once per sample and expert, one process of one
+thread per core as `--threads 1` has it. Seconds per answer: published `2 E + G`, ours `e + g` (one question
+per clip). A matrix of four stages asks each of the
 first k tasks after stage k: published `(1 + 2 + 3 + 4) (2 E + G)` per question of a task; ours answers each
 question once (routing sends it to the same expert at every stage) or, at worst, with each of the four: both
 are reported. `eval.towers.share_of_peak` is what the encoding of clips, decoding and storing included,
@@ -29,6 +30,7 @@ import torch
 from torch import Tensor
 
 from data.command_line import main_command
+from data.parallel import count_cores, in_shares
 from data.samples import Sample
 from model.language_model.backbone import BackbonePaths
 from model.moe.experts import ExpertConfig
@@ -46,18 +48,20 @@ MARGIN = 0.005
 
 def run(quick: bool = False) -> dict[str, float]:
     """All ratios by name; the seconds behind them are printed."""
+    jobs = count_cores()
     with tempfile.TemporaryDirectory() as place:
         paths = write_mid(Path(place) / "mid")
-        samples = write_questions(Path(place) / "clips", clips=BATCH)
+        samples = write_questions(Path(place) / "clips", clips=BATCH * jobs)
         before = published_seconds(paths, samples, Path(place) / "p", repeats=1 if quick else 3)
         print(f"  published recipe {before:.2f} s per answer", flush=True)
         found = {}
         for tokens in ("all", "text"):
             with opened(paths, Path(place) / tokens, ExpertConfig(tokens=tokens), ours=True) as side:
+                side.inputs.encoder.round_parts()  # once at the start of a run
                 peak = product_peak(torch.bfloat16)
-                encoding = seconds(lambda: side.inputs.encode(samples)) / BATCH
+                encoding = seconds(lambda: side.inputs.encode(samples, jobs=jobs)) / len(samples)
                 peak = max(peak, product_peak(torch.bfloat16))
-                answer = our_seconds(side, samples, repeats=1 if quick else 3)
+                answer = our_seconds(side, samples, jobs, repeats=1 if quick else 3)
             print(f"  ours, {tokens}: encoding {encoding:.2f} s, answer {answer:.2f} s", flush=True)
             found["eval.towers.share_of_peak"] = tower_flops(paths) / encoding / peak
             once = encoding + answer
@@ -68,7 +72,7 @@ def run(quick: bool = False) -> dict[str, float]:
                 stages * before / (STAGES * encoding + STAGES * STAGES * answer)
             )
         with opened(paths, Path(place) / "exact", ExpertConfig(), ours=False) as side:
-            early, total = differences(side, samples)
+            early, total = differences(side, samples[:BATCH])
         found["eval.differing_answers"], found["eval.answers"] = early, total
     return found
 
@@ -87,16 +91,18 @@ def tower_flops(paths: BackbonePaths) -> int:
     return clip_flops(sizes, FRAMES) + sound_flops(sizes, 1)
 
 
-def our_seconds(side: Side, samples: Sequence[Sample], repeats: int) -> float:
-    """Per answer of a batch in which four experts are mixed."""
+def our_seconds(side: Side, samples: Sequence[Sample], jobs: int, repeats: int) -> float:
+    """Per answer, a batch in which four experts are mixed for each of the processes."""
     add_experts(side)
+    side.inputs.batch(samples, with_answers=False)  # features of the clips into memory
 
-    def answer() -> None:
+    def answer(share: int, shares: int) -> None:
         side.model.prefixes.clear()
-        batch = side.inputs.batch(samples, with_answers=False)
-        side.model.generate(batch, experts_of(samples), ANSWER, eos_id=-1)
+        mine = samples[share::shares]
+        batch = side.inputs.batch(mine, with_answers=False)
+        side.model.generate(batch, experts_of(mine), ANSWER, eos_id=-1)
 
-    return seconds(answer, repeats, warm_up=1) / len(samples)
+    return seconds(lambda: in_shares(answer, jobs), repeats, warm_up=1) / len(samples)
 
 
 def add_experts(side: Side) -> None:

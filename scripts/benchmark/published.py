@@ -36,8 +36,9 @@ class PublishedRecipe:
     store: FeatureStore  # decodes; nothing is kept in it
 
     def encode(self, samples: Sequence[Sample]) -> list[list[MediaFeatures]]:
-        """Run the towers on the samples' clips once."""
+        """Run the towers on the samples' clips once, whatever they were run on before."""
         encoder, found = self.inputs.encoder, []
+        encoder.frame_memory.bound = 0
         for sample in samples:
             row = []
             for media in sample.media:

@@ -45,7 +45,7 @@ class FastPositionalConv(PositionalConv):
 
     def forward(self, x_BNW: Tensor) -> Tensor:
         n, middle = x_BNW.shape[1], self.kernel // 2
-        weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
+        weight = self.weight()
         i = torch.arange(n)
         tap = i[:, None] - i[None, :] + middle  # input place - output place + middle: (N in, N out)
         inside = (tap >= 0) & (tap < self.kernel)

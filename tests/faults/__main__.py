@@ -33,6 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The flags of this command."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--cases", default="all", help=f"all, or some of {','.join(CASES)}")
+    made.add_argument("--tasks", type=int, default=2, help="tasks of the job that faults happen to (2)")
     made.add_argument("--kills", type=int, default=100, help="SIGKILLs of the case kill (100)")
     made.add_argument("--disks", type=int, help="full disks; default one from every file operation on")
     made.add_argument("--flips", type=int, default=1000, help="flipped bits in each kind of file (1000)")
@@ -88,7 +89,7 @@ def _job_cases(chosen: tuple[str, ...], folder: Path, given: argparse.Namespace)
     from tests.faults import damage, jobs, kills, runs
 
     shutil.rmtree(folder, ignore_errors=True)
-    reference = jobs.Study(folder / "reference", jobs.make_benchmark(folder / "data"))
+    reference = jobs.Study(folder / "reference", jobs.make_benchmark(folder / "data", given.tasks))
     first = jobs.preload(reference)
     if first.status:
         raise RuntimeError(f"the undisturbed job failed: {first.errors}")

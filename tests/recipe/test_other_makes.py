@@ -10,7 +10,8 @@ import pytest
 from tests.recipe.studies import Study, small_benchmark
 
 pytestmark = pytest.mark.recipe
-FLAGS = ("--num_train_epochs", "1", "--jobs", "2", "--moe_branches", "2", "--l2p_prompts", "6")
+FLAGS = ("--num_train_epochs", "1", "--jobs", "2", "--moe_branches", "2")
+FLAGS += ("--l2p_prompts", "6", "--l2p_length", "4")
 BOTH = "moe_lora l2p"
 
 

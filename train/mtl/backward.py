@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from model.mtl.allocator import give_back_freed
 from model.mtl.architectures import Architecture, Shared
+from model.mtl.encoders import LARGE
 from train.mtl.tasks import MultiTask
 from train.mtl.weightings import Coefficients, Weighting
 
@@ -40,7 +41,8 @@ class StepResult:
 class TaskwiseBackward:
     """Leaves the gradient of one step in the parameters of a model and of its weighting.
 
-    frugal: on a CPU, freed memory goes back to the system between the passes (model/mtl/allocator.py).
+    frugal: on a CPU, with large batches, freed memory goes back to the system between the passes
+    (model/mtl/allocator.py).
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class TaskwiseBackward:
         accelerator: Accelerator,
         frugal: bool = False,
     ) -> None:
-        self.frugal = frugal and accelerator.device.type == "cpu"
+        self._frugal, self._large = frugal and accelerator.device.type == "cpu", False
         self.model, self.weighting, self.tasks, self.accelerator = model, weighting, tasks, accelerator
         self.shared_parameters = list(dict.fromkeys(model.get_share_params()))
 
@@ -61,6 +63,7 @@ class TaskwiseBackward:
         known = self.weighting.ahead()
         with self.accelerator.autocast():
             shared = self.model.shared(inputs)
+        self._large = inputs.numel() >= LARGE
         if known is not None:
             losses = self._known(inputs, targets, shared, [scale * w for w in known.tolist()])
             losses = self._mean(losses)
@@ -145,7 +148,7 @@ class TaskwiseBackward:
 
     def _between(self) -> None:
         """Between two passes."""
-        if self.frugal:
+        if self._frugal and self._large:
             give_back_freed()
 
     def _loss_scale(self) -> float:

@@ -45,7 +45,7 @@ class TrainerSettings:
     test_batch: int = 8
     seed: int = 0
     workers: int = 0  # processes that read data
-    recompute: bool = True  # keep results of convolutions, make the rest again: less memory, the same result
+    recompute: bool = True  # of large batches keep results of convolutions only: less memory, the same result
 
     def __post_init__(self) -> None:
         if self.train_batch < 2 or self.test_batch < 1:

@@ -8,6 +8,7 @@ import pytest
 from evaluation.scoring.dense import (
     HIGHER_IS_BETTER,
     DepthScores,
+    MeanLoss,
     NormalScores,
     SegmentationScores,
     delta_m,
@@ -64,6 +65,26 @@ def test_depth_and_normals() -> None:
     assert [result[name] for name in ("<11.25", "<22.5", "<30")] == [0.5, 0.5, 0.5]
 
 
+def test_normals_of_several_batches_are_pooled() -> None:
+    normals = NormalScores()
+    for angles in ([0.0, 10.0, 20.0], [25.0, 95.0]):
+        radians = np.radians(angles)
+        predicted = np.stack([np.sin(radians), 0 * radians, np.cos(radians)])[None, :, None]
+        truth = np.zeros_like(predicted)
+        truth[:, 2] = 1
+        normals.update(predicted, truth)
+    expected = {"mean": 30.0, "median": 20.0, "<11.25": 0.4, "<22.5": 0.6, "<30": 0.8}
+    assert normals.result() == pytest.approx(expected)
+
+
+def test_loss_weighs_batches_by_their_images() -> None:
+    loss = MeanLoss()
+    loss.update(1.0, 3)
+    loss.update(5.0, 1)
+    assert loss.result() == (1 * 3 + 5 * 1) / 4
+
+
 def test_nothing_measured_is_no_score() -> None:
+    assert math.isnan(MeanLoss().result())
     for score in (SegmentationScores(3), DepthScores(), NormalScores()):
         assert all(math.isnan(value) for value in score.result().values())

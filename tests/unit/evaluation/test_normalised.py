@@ -70,6 +70,14 @@ def test_aliases_count_both_ways() -> None:
     assert not aliases.matches(None, "plane") and not aliases.matches(" . ", "plane")
 
 
+def test_all_spellings_of_an_answer() -> None:
+    aliases = Aliases.from_lists({"Airplane": ["plane", "aero-plane"], "2": ["a pair"]})
+    assert (
+        aliases.spellings("A Plane") == aliases.spellings("airplane") == ("airplane", "plane", "aero plane")
+    )
+    assert aliases.spellings("two") == ("2", "pair") and aliases.spellings("a dog") == ("dog",)
+
+
 def test_the_alias_file_lies_beside_the_benchmark(tmp_path: Path) -> None:
     benchmark = tmp_path / "avqa.json"
     assert alias_file(benchmark) is None

@@ -1,12 +1,14 @@
-"""scripts/judge_answers.py: the three columns by hand, and the command's messages."""
+"""scripts/judge_answers.py: the columns by hand, and the command's messages."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data.manners import main_command
+from evaluation.similarity import Similarity
 from scripts.judge_answers import main, parser
 from tests.unit.evaluation.judge_server import sameness, serving
 
@@ -70,6 +72,52 @@ def test_columns_side_by_side(
     stored = json.loads((tmp_path / "out.json").read_text())
     assert stored["rows"][0]["kappa"] == pytest.approx(0.24 / 0.44)
     assert len((tmp_path / "judged.jsonl").read_text().splitlines()) == 6
+
+
+def small_similarity(folder: Path, level: float) -> Similarity:
+    """A railway is 0.9 like a train, "cat there" 0.5 like a cat, yes 0.5 like no."""
+
+    def unit(text: str) -> np.ndarray:
+        angle = np.arccos({"train": 0.9, "cat": 0.5, "no": 0.5}.get(text, 1.0))
+        return np.array([np.cos(angle), np.sin(angle)])
+
+    return Similarity(folder, "f" * 64, level, unit)
+
+
+def test_similarity_needs_no_judge(
+    tmp_path: Path, results: list[str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.judge_answers.load_similarity", small_similarity)
+    flags = ["--similarity", "enc", "--json", str(tmp_path / "out.json")]
+    main(parser().parse_args([*results, *flags]))
+    printed = capsys.readouterr().out
+    lines = [line.split() for line in printed.splitlines()]
+    # exact: dog; similar: dog, train at 0.9 and 2, but not the cat at 0.5; agreed on all but train and 2:
+    # p_o = 0.6, p_e = 0.6 * 0.2 + 0.4 * 0.8 = 0.44, kappa = 0.16 / 0.56
+    assert lines[0] == ["file", "n", "failed", "exact", "normalised", "similar", "agreement", "kappa"]
+    assert [results[0], "5", "1", "20.00", "40.00", "60.00", "60.00", "0.29"] in lines
+    assert [results[1], "2", "0", "50.00", "50.00", "50.00", "100.00", "1.00"] in lines
+    assert ["mean", "35.00", "45.00", "55.00"] in lines
+    assert "similarity: enc (ffffffffffffffff), right from a cosine of 0.8 on" in printed
+    assert "of answers that do not match: median 0.50, 90 % 0.82, 99 % 0.89, highest 0.90" in printed
+    stored = json.loads((tmp_path / "out.json").read_text())
+    assert stored["similarity"]["level"] == 0.8 and stored["similarity"]["encoder"] == "enc"
+    assert stored["rows"][0]["similar_kappa"] == pytest.approx(0.16 / 0.56)
+    assert stored["rows"][0]["judged"] is None and "judge" not in stored
+    assert not (tmp_path / "judged.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "nothing to score by"),
+        (["--model", "m"], "one was given without the other"),
+        (["--similarity", "nowhere"], "nowhere is no folder"),
+    ],
+)
+def test_impossible_choices_are_refused(results: list[str], flags: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        main(parser().parse_args([*results, *flags]))
 
 
 def test_a_file_without_answers_is_refused(

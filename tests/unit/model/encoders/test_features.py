@@ -102,6 +102,46 @@ def test_clips_do_not_depend_on_their_company(encoder: MediaEncoder, monkeypatch
         torch.testing.assert_close(a.routing, b.routing, atol=1e-5, rtol=1e-5)
 
 
+def counted(encoder: MediaEncoder) -> list[int]:
+    """Frames of each call of the vision tower from now on."""
+    calls: list[int] = []
+    encoder.vision.register_forward_pre_hook(lambda module, inputs: calls.append(len(inputs[0])))
+    return calls
+
+
+def test_frames_of_equal_pixels_are_encoded_once_and_bits_do_not_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("model.encoders.features.MANY_PATCHES", 4)
+    a, b, c, d = frames(4)
+    clips = [torch.stack(clip) for clip in ((a, b, a, a), (b, c, b, c), (a, a, a, a), (d.clone(), c, b, a))]
+    encoder, without = make_encoder(), make_encoder()
+    without.frame_memory.bound = 0
+    calls, all_calls = counted(encoder), counted(without)
+    together = encoder.encode_frames(clips[:2]) + encoder.encode_frames(clips[2:])
+    alone = [without.encode_frames([clip])[0] for clip in clips]
+    assert calls == [4] * 3 and all_calls == [4] * 4  # the third clip holds nothing new
+    for x, y in zip(together, alone, strict=True):
+        assert torch.equal(x.tokens, y.tokens) and torch.equal(x.routing, y.routing)
+
+
+def test_a_frame_is_encoded_again_after_a_change_of_the_tower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.encoders.features.MANY_PATCHES", 4)
+    encoder, clip = make_encoder(), frames(3)
+    before = encoder.encode_frames([clip])[0]
+    with torch.no_grad():
+        next(encoder.vision.parameters()).add_(0.5)
+    after = encoder.encode_frames([clip])[0]
+    assert not torch.equal(before.routing, after.routing)
+
+
+def test_towers_with_few_patches_take_whole_clips() -> None:
+    few = make_encoder()
+    calls = counted(few)
+    few.encode_frames([frames(3), frames(2)])
+    assert calls == [5]
+
+
 def test_nothing_to_encode(encoder: MediaEncoder) -> None:
     assert encoder.encode_frames([]) == []
     assert encoder.encode_audio([]) == []

@@ -1,24 +1,34 @@
 """Convolution over the taps that reach the map is the convolution."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabHead
 
-from model.mtl.dilated import ReachingConv2d, cuts, from_blocks, share_of_work, to_blocks
-from model.mtl.heads import deeplab_head
+from model.mtl.dilated import convolve, cuts, from_blocks, share_of_work, to_blocks
+from model.mtl.heads import ReachingASPP, deeplab_head
+
+Pair = tuple[int, int]
 
 
-def both(layer: nn.Conv2d, height: int, width: int, dtype: torch.dtype = torch.float64) -> list:
+def one_by_one(inputs: Tensor, layers: Sequence[nn.Conv2d]) -> list[Tensor]:
+    return [layer(inputs) for layer in layers]
+
+
+def both(layers: Sequence[nn.Conv2d], height: int, width: int, layout: torch.memory_format) -> list:
     found = []
-    for module in (layer, ReachingConv2d.like(layer)):
-        layer.zero_grad()
-        image = torch.randn(2, layer.in_channels, height, width, generator=torch.Generator().manual_seed(0))
-        image = image.to(dtype).requires_grad_()
-        out = module(image)
-        (out * torch.arange(out.numel()).view(out.shape).to(dtype).sin()).sum().backward()
-        found.append([out, image.grad, *(p.grad.clone() for p in layer.parameters())])
+    for rule in (one_by_one, convolve):
+        image = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0)).double()
+        image = image.to(memory_format=layout).requires_grad_()
+        outs = rule(image, layers)
+        sum((out * torch.arange(out.numel()).view(out.shape).sin()).sum() for out in outs).backward()
+        found.append([*outs, image.grad, *(layer.weight.grad for layer in layers)])
+        for layer in layers:
+            layer.weight.grad = None
     return found
 
 
@@ -26,25 +36,28 @@ def both(layer: nn.Conv2d, height: int, width: int, dtype: torch.dtype = torch.f
 @given(
     height=st.integers(1, 9),
     width=st.integers(1, 9),
-    dilation=st.tuples(st.integers(1, 10), st.integers(1, 10)),
+    dilations=st.lists(st.tuples(st.integers(1, 10), st.integers(1, 10)), min_size=1, max_size=3),
     kernel=st.sampled_from([(3, 3), (1, 3), (5, 3)]),
-    bias=st.booleans(),
+    layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
 )
 def test_outputs_and_gradients(
-    height: int, width: int, dilation: tuple[int, int], kernel: tuple[int, int], bias: bool
+    height: int, width: int, dilations: list[Pair], kernel: Pair, layout: torch.memory_format
 ) -> None:
-    padding = tuple(d * (k // 2) for d, k in zip(dilation, kernel, strict=True))
-    layer = nn.Conv2d(3, 4, kernel, padding=padding, dilation=dilation, bias=bias).double()
-    for expected, ours in zip(*both(layer, height, width), strict=True):
+    layers = []
+    for number, dilation in enumerate(dilations):
+        padding = tuple(d * (k // 2) for d, k in zip(dilation, kernel, strict=True))
+        layer = nn.Conv2d(3, 4 + number, kernel, padding=padding, dilation=dilation, bias=False)
+        layers.append(layer.double())
+    for expected, ours in zip(*both(layers, height, width, layout), strict=True):
         torch.testing.assert_close(ours, expected)
 
 
-@given(height=st.integers(1, 9), width=st.integers(1, 9), dilation=st.tuples(*2 * [st.integers(1, 10)]))
-def test_blocks_there_and_back(height: int, width: int, dilation: tuple[int, int]) -> None:
+@given(height=st.integers(1, 9), width=st.integers(1, 9), step=st.tuples(*2 * [st.integers(1, 10)]))
+def test_blocks_there_and_back(height: int, width: int, step: Pair) -> None:
     image = torch.randn(2, 3, height, width)
-    rows = to_blocks(image, dilation)
+    rows = to_blocks(image, step)
     assert rows.shape == (2 * height * width, 3)
-    assert torch.equal(from_blocks(rows, 2, height, width, dilation), image)
+    assert torch.equal(from_blocks(rows, torch.empty_like(image), step), image)
 
 
 def test_cuts() -> None:
@@ -59,19 +72,14 @@ def test_share_of_work() -> None:
     assert share_of_work(1000, 1000, (3, 3), (1, 1)) > 0.99
 
 
-def test_parameters_are_the_same_objects() -> None:
-    layer = nn.Conv2d(3, 4, 3, padding=12, dilation=12)
-    assert ReachingConv2d.like(layer).weight is layer.weight
-
-
 def test_autocast() -> None:
     dense = nn.Conv2d(16, 24, 3, padding=12, dilation=12, bias=False)
     found = []
-    for layer in (dense, ReachingConv2d.like(dense)):
+    for rule in (one_by_one, convolve):
         dense.zero_grad()
         image = torch.randn(2, 16, 18, 24, generator=torch.Generator().manual_seed(0)).requires_grad_()
         with torch.autocast("cpu", torch.bfloat16):
-            out = layer(image)
+            [out] = rule(image, [dense])
         assert out.dtype == torch.bfloat16
         out.float().sin().sum().backward()
         found.append([out.float(), image.grad, dense.weight.grad])
@@ -82,12 +90,19 @@ def test_autocast() -> None:
 def test_other_layers_are_refused() -> None:
     for layer in (nn.Conv2d(4, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1, groups=2)):
         with pytest.raises(ValueError, match="expected stride 1"):
-            ReachingConv2d.like(layer)
+            convolve(torch.zeros(1, 4, 6, 6), [layer])
+
+
+def test_a_pyramid_of_which_some_reach_the_map_well() -> None:
+    pyramid, plain = ReachingASPP(5, (1, 12), 4).eval(), ASPP(5, (1, 12), 4).eval()
+    plain.load_state_dict(pyramid.state_dict())
+    image = torch.randn(2, 5, 14, 18)
+    torch.testing.assert_close(pyramid(image), plain(image))
 
 
 def test_the_head_has_torchvisions_layout() -> None:
     head = deeplab_head(8, 5)
     names = set(head.state_dict())
     assert {"0.convs.1.0.weight", "0.project.0.weight", "4.weight", "4.bias"} <= names
-    assert sum(isinstance(part, ReachingConv2d) for part in head.modules()) == 3
+    assert names == set(DeepLabHead(8, 5).state_dict())
     assert head(torch.randn(2, 8, 6, 7)).shape == (2, 5, 6, 7)

@@ -33,7 +33,7 @@ def test_plain_encoder_has_seven_convolutions_and_any_image_size() -> None:
 
 def step(encoder: PlainEncoder, recompute: bool, half: bool) -> tuple[list[Tensor], list[Tensor], int]:
     """Gradients, buffers afterwards, and bytes kept for the backward pass, which is gone through twice."""
-    set_recompute(encoder, recompute)
+    set_recompute(encoder, recompute, least=0)
     image = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0))
     with LiveBytes([*encoder.parameters(), *encoder.buffers(), image]) as live:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -62,7 +62,7 @@ def test_recomputed_stages_give_the_same_bits_from_less_memory(half: bool, froze
 def test_convolutions_after_the_first_stage_run_once() -> None:
     encoder, image, flops = PlainEncoder((4, 4, 6, 8)), torch.rand(2, 3, 24, 32), []
     for recompute in (False, True):
-        set_recompute(encoder, recompute)
+        set_recompute(encoder, recompute, least=0)
         with FlopCounterMode(display=False) as counter:
             encoder(image).sum().backward()
         flops.append(counter.get_total_flops())

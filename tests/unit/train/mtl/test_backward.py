@@ -73,6 +73,7 @@ def test_an_all_invalid_task_gives_loss_0_and_no_nan(
 @pytest.mark.parametrize("architecture", [HPS, AOEMTL, PLE])
 def test_recomputing_changes_no_bit(architecture: type[Architecture], weighting: str, tmp_path: Path) -> None:
     trainers = [make_trainer(tmp_path, architecture, weighting) for _ in range(2)]
+    set_recompute(trainers[0].model, True, least=0)
     set_recompute(trainers[1].model, False)
     for trainer in trainers:
         torch.manual_seed(1)

@@ -15,6 +15,7 @@ from train.mtl.optim import OptimConfig
 
 def test_prediction(tmp_path: Path) -> None:
     model = make_trainer(tmp_path, AOEMTL).model
+    set_recompute(model, True, least=0)
     need, twice = (predict(model, (size, *IMAGE), OptimConfig()) for size in (4, 8))
     size = sum(p.numel() for p in model.parameters()) * 4
     assert need.parameters == 3 * size == twice.parameters
@@ -36,7 +37,7 @@ def test_a_step_holds_what_was_predicted(
 ) -> None:
     trainer = make_trainer(tmp_path, architecture)
     model = trainer.model
-    set_recompute(model, recompute)
+    set_recompute(model, recompute, least=0)
     need = predict(model, (4, *IMAGE), OptimConfig())
     inputs, targets = batch(range(4))
     with LiveBytes([*model.parameters(), *model.buffers(), inputs, *targets.values()]) as live:
