@@ -13,10 +13,11 @@ import json
 import logging
 import os
 import socket
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from model.moe.atomic import atomic_write
 from model.moe.json_text import parse_json
@@ -136,32 +137,43 @@ def require_unchanged(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def only_run_in(folder: Path) -> Iterator[None]:
+def only_run_in(folder: Path, patience: float = 10.0) -> Iterator[None]:
     """Hold `folder` for this run; a second run on the same folder gets a ValueError instead of a race.
 
     Of several processes of one run (RANK is set by the launchers) the first holds it. The system lets go of
-    it when that process and those it forked have ended, however they end: nothing is left to clean up.
+    it when that process and those it forked have ended, however they end: nothing is left to clean up. A
+    killed process takes a moment to give its memory back; a run started in that moment (a requeued job)
+    waits for it, at most `patience` seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if int(os.environ.get("RANK", "0")) > 0:
         yield
         return
     with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read(200).strip() or "unknown"
-            raise ValueError(
-                f"{folder}: another run is writing here ({holder}); wait for it, end it, or choose another "
-                "OUTPUT"
-            ) from None
-        except OSError as error:
-            raise ValueError(f"{folder}: cannot be locked ({error}); choose another OUTPUT") from error
+        _lock(file, folder, patience)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def _lock(file: TextIO, folder: Path, patience: float) -> None:
+    """Lock an open file, or raise ValueError when another still holds it after `patience` seconds."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                file.seek(0)
+                holder = file.read(200).strip() or "unknown"
+                raise ValueError(
+                    f"{folder}: another run is writing here ({holder}); wait for it, end it, or choose "
+                    "another OUTPUT"
+                ) from None
+            time.sleep(0.05)
+        except OSError as error:
+            raise ValueError(f"{folder}: cannot be locked ({error}); choose another OUTPUT") from error
 
 
 def require_writable(folder: Path) -> None:

@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 import socket
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +63,7 @@ def test_sums_tell_a_changed_file(tmp_path: Path) -> None:
 
 def _try_to_enter(folder: Path, results: "multiprocessing.Queue[str]") -> None:
     try:
-        with only_run_in(folder):
+        with only_run_in(folder, patience=0.2):
             results.put("entered")
     except ValueError as error:
         results.put(str(error))
@@ -77,6 +79,22 @@ def test_a_second_run_on_one_folder_is_refused(tmp_path: Path) -> None:
     assert f"another run is writing here (process {os.getpid()} on {socket.gethostname()})" in results.get()
     _try_to_enter(tmp_path, results)
     assert results.get() == "entered"
+
+
+def _hold(folder: Path, entered: Any, seconds: float) -> None:
+    with only_run_in(folder):
+        entered.set()
+        time.sleep(seconds)
+
+
+def test_a_run_that_is_just_ending_is_waited_for(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    entered = context.Event()
+    other = context.Process(target=_hold, args=(tmp_path, entered, 0.3))
+    other.start()
+    assert entered.wait(30)
+    with only_run_in(tmp_path, patience=30):
+        assert not (other.join(30) or other.exitcode)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
