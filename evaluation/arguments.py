@@ -55,7 +55,7 @@ def add_router_flags(parser: argparse.ArgumentParser) -> None:
         "--new_level",
         type=float,
         default=RouterConfig.new_level,
-        help="share of known questions that `cosine` may take for new words; 0: none (0.005)",
+        help="share of known questions that `cosine` may take for new words; 0: none (0.02)",
     )
 
 

@@ -60,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--anchor_rewordings", type=int, help="rewordings by rule that anchors know (as in training)"
     )
     parser.add_argument(
-        "--new_level", type=float, default=RouterConfig.new_level, help="of `cosine`, 0: as before (0.005)"
+        "--new_level", type=float, default=RouterConfig.new_level, help="of `cosine`, 0: as before (0.02)"
     )
     parser.add_argument("--routers", nargs="+", choices=ROUTERS, default=list(ROUTERS))
     parser.add_argument(

@@ -48,7 +48,7 @@ class RouterConfig:
     """Share of ordinary samples that count as far; see far.py."""
     wordings: str = "new"
     """Which questions are ordinary when it is told what is far: `new` ones too, or `known` wordings only."""
-    new_level: float = 0.005
+    new_level: float = 0.02
     """Share of known questions that may be taken for new words, see routing.py; 0: none; for `cosine`."""
 
     def __post_init__(self) -> None:
