@@ -52,9 +52,9 @@ def may_be_kind(kind: str, choice: str) -> bool:
 
 
 def usual_rewordings(choice: str) -> int:
-    """Rewordings of a question that anchors know where no number is given: 16 with an encoder's folder, 0
+    """Rewordings of a question that anchors know where no number is given: 32 with an encoder's folder, 0
     with what the backbone has, which they help little (docs/routers_examined.md)."""
-    return 16 if (Path(choice) / "config.json").is_file() else 0
+    return 32 if (Path(choice) / "config.json").is_file() else 0
 
 
 def mending_encoder(folder: str | Path, device: str | torch.device = "cpu") -> TextEncoder:
