@@ -19,8 +19,8 @@ skipped, what was interrupted is resumed, what was made with other settings is r
   CHECKPOINTS=DIR   backbone (checkpoints: the published files if they are there, else the embedded tiny backbone)
   BENCHMARK=FILE    benchmark file (data_sample/avqa.json)
   OUTPUT=DIR        experts, anchors, checkpoints (output/NAME, NAME being the benchmark's)
-  METHODS="..."     of anchor_moe sequential joint blind replay ewc lwf olora, or all (docs/methods.md; tiny backbone: the
-                    first four; else anchor_moe)
+  METHODS="..."     of anchor_moe sequential joint blind replay ewc lwf olora moe_lora l2p, or all (docs/methods.md; tiny
+                    backbone: the first four; else anchor_moe)
   TASKS="0 2"       only these tasks (all); runs of different tasks may share OUTPUT at the same time
   SEEDS="0 1 2"     seeds (0)
   LAUNCH="..."      how to start Python, for several processes: LAUNCH="torchrun --nproc_per_node 8" or

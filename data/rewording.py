@@ -94,7 +94,7 @@ def _rewording(text: str, rng: random.Random) -> str:
         asked = re.sub(_PLACE, PLACES, asked)
     asked = re.sub(r"\bvideo\b", VIDEO, _drawn(asked, rng))
     for pattern, others in rules.words:
-        if rng.random() < _WORD:
+        if pattern.search(asked) and rng.random() < _WORD:  # a rule moves no draw of other questions
             asked = pattern.sub(others, asked)
     if rng.random() < _SAID:
         asked = f"{LEADS} {asked}" if rng.random() < 0.7 else f"{asked}{TAILS}"

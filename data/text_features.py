@@ -14,7 +14,7 @@ depend, to the bit, on what was asked before or with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,9 @@ def may_be_kind(kind: str, choice: str) -> bool:
 
 
 def usual_rewordings(choice: str) -> int:
-    """Rewordings of a question that anchors know where no number is given: 32 with an encoder's folder, 0
-    with what the backbone has, which they help little (docs/routers_examined.md)."""
-    return 32 if (Path(choice) / "config.json").is_file() else 0
+    """Rewordings of a task's questions that its anchor knows where no number is given: 2000 with an encoder's
+    folder, 0 with what the backbone has, which they help little (docs/routers_examined.md)."""
+    return 2000 if (Path(choice) / "config.json").is_file() else 0
 
 
 def mending_encoder(folder: str | Path, device: str | torch.device = "cpu") -> TextEncoder:
@@ -68,15 +68,22 @@ def mending_encoder(folder: str | Path, device: str | torch.device = "cpu") -> T
     return replace(encoder, encode=lambda text: encoder.encode(spelling.mended(text)))
 
 
-def weigh_rewordings(asked: Mapping[str, int], number: int) -> dict[str, float]:
-    """Rewording -> weight, of at most `number` rewordings of every question, question -> how often.
+def weigh_rewordings(
+    asked: Mapping[str, int], number: int, of: Container[str] | None = None
+) -> dict[str, float]:
+    """Rewording -> weight, of about `number` rewordings of a task's questions, question -> how often.
 
     Those of one question share the root of its count: how often one wording was used says little about how
-    often it will be. A question that has no rewording stands for itself.
+    often it will be. As many are drawn of it as it weighs, two at least, so that all weigh about the same. A
+    question that has no rewording stands for itself. Given `of`, those of these questions alone are returned.
     """
+    total = sum(count**0.5 for count in asked.values())
     weights: dict[str, float] = {}
     for text, count in asked.items():
-        others = reworded(text, number) or [text]
+        if of is not None and text not in of:
+            continue
+        own = max(2, round(number * count**0.5 / total)) if number else 0
+        others = reworded(text, own) or [text]
         for other in others:
             weights[other] = weights.get(other, 0.0) + count**0.5 / len(others)
     return weights
@@ -125,7 +132,7 @@ class TextFeatures:
         return self._known[text]
 
     def of_rewordings(self, asked: Mapping[str, int], number: int) -> tuple[Tensor, Tensor]:
-        """Vectors (M, W) of at most `number` rewordings of every question, and their weights (M,).
+        """Vectors (M, W) of about `number` rewordings of a task's questions, and their weights (M,).
 
         asked: question -> how often; see `weigh_rewordings`.
         """

@@ -31,7 +31,7 @@ from data.spoilt_questions import misspelt, truncated
 from data.text_features import usual_rewordings, weigh_rewordings
 from data.text_vectors import text_features
 from evaluation.router_exam.exam import Exam, bound
-from evaluation.router_exam.material import Asked, TaskQuestions, Vectors
+from evaluation.router_exam.material import Asked, TaskQuestions, Vectors, foremost
 from evaluation.router_exam.synthetic import many_tasks
 from evaluation.router_exam.unknown import held_out
 from model.moe.routing import RouterConfig
@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lm", type=Path, required=True, help="folder of a Hugging Face language model")
     parser.add_argument("--text_feature", default="question", help="as in text_routing.py (question)")
     parser.add_argument(
-        "--anchor_rewordings", type=int, help="rewordings by rule that anchors know (as in training)"
+        "--anchor_rewordings", type=int, help="rewordings by rule that an anchor knows (as in training)"
     )
     parser.add_argument(
         "--new_level", type=float, default=RouterConfig.new_level, help="of `cosine`, 0: as before (0.02)"
@@ -84,7 +84,15 @@ def main(arguments: argparse.Namespace) -> None:
     if number is None:
         number = usual_rewordings(arguments.text_feature)
     if number:
-        tasks = [replace(task, reworded=weigh_rewordings(task.train, number)) for task in tasks]
+        own = foremost([task.train for task in tasks])
+        tasks = [
+            replace(
+                task,
+                reworded=weigh_rewordings(task.train, number),
+                surely_reworded=weigh_rewordings(task.train, number, of=own[place]),
+            )
+            for place, task in enumerate(tasks)
+        ]
     texts = {text for task in tasks for asked in (task.train, task.reworded) for text in asked}
     ordered = sorted(texts.union(*(questions for asked in sets.values() for questions in asked)))
     features = text_features(ordered, arguments.lm, arguments.text_feature)

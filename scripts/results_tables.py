@@ -26,8 +26,12 @@ TITLES = {
     "data_sample": "Embedded sample data (`data_sample/avqa.json`), tiny backbone, test questions",
     "stamps_avqa": "`stamps_avqa`: real photographs and recordings as four tasks, same scripts and settings",
     "methods_data_sample": "Embedded sample data (`data_sample/avqa.json`), tiny backbone, test questions",
+    "methods_stamps": "`stamps_avqa`: real photographs and recordings as four tasks, test questions",
 }
-PAGES = {"README.md": ("data_sample", "stamps_avqa"), "docs/methods.md": ("methods_data_sample",)}
+PAGES = {
+    "README.md": ("data_sample", "stamps_avqa"),
+    "docs/methods.md": ("methods_data_sample", "methods_stamps"),
+}
 KEPT = (
     "split",
     "base_identity",

@@ -50,7 +50,7 @@ def main() -> None:
         "--text_feature", default="question", help="question, hidden:L or a folder (question)"
     )
     parser.add_argument(
-        "--anchor_rewordings", type=int, help="rewordings by rule that anchors know (as in training)"
+        "--anchor_rewordings", type=int, help="rewordings by rule that an anchor knows (as in training)"
     )
     parser.add_argument("--json", type=Path, help="file to write")
     arguments = parser.parse_args()
@@ -78,7 +78,7 @@ def text_routing(
     text_feature: str = "question",
     rewordings: int | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Row -> macro and micro accuracy in percent; anchors know `rewordings` of each question, None: as usual.
+    """Row -> macro and micro accuracy in percent; an anchor knows about `rewordings`, None: as usual.
 
     Raises:
         ValueError: unequal numbers of files, an unreadable file or model folder, a question without tokens.

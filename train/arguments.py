@@ -154,8 +154,8 @@ def _add_expert_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--anchor_rewordings",
         type=int,
-        help="rewordings of every question that anchors know beside it, made by rule "
-        "(16 where --text_feature is an encoder's folder, else 0)",
+        help="rewordings of a task's questions that its anchor knows beside them, made by rule, in all "
+        "(2000 where --text_feature is an encoder's folder, else 0)",
     )
     group.add_argument(
         "--lora_dropout", type=float, help="share of a LoRA expert's inputs zeroed in training (0)"

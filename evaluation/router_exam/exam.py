@@ -144,10 +144,14 @@ class Exam:
     # -- confidence
 
     def temperatures(self) -> Temperatures:
-        """The likeliest for the training questions, and for the rewordings that anchors know if they do."""
+        """The likeliest for the training questions, and for the rewordings that anchors know if they do.
+
+        Only those of questions that no other task asks more often: how tasks share a wording, which the roots
+        of counts exaggerate, says nothing about how sure a wording can be told.
+        """
         known = self._likeliest([task.train for task in self.tasks], new=False)
-        reworded = [task.reworded or task.train for task in self.tasks]
-        return Temperatures(known, self._likeliest(_foremost(reworded), new=True, otherwise=known))
+        reworded = [task.surely_reworded or task.train for task in self.tasks]
+        return Temperatures(known, self._likeliest(reworded, new=True, otherwise=known))
 
     def _likeliest(self, asked: Sequence[Mapping[str, float]], new: bool, otherwise: float = 1.0) -> float:
         """Of the questions that are in new words or not, `otherwise` where there are none."""
@@ -211,18 +215,6 @@ class Exam:
             "macro": Spread.of([scores.macro for scores in found]),
             "micro": Spread.of([scores.micro for scores in found]),
         }
-
-
-def _foremost(asked: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """Every question in the task alone that it weighs most in: how tasks share a wording, which the roots of
-    counts exaggerate, says nothing about how sure a wording can be told."""
-    most: dict[str, float] = {}
-    for questions in asked:
-        for text, weight in questions.items():
-            most[text] = max(weight, most.get(text, 0.0))
-    return [
-        {text: weight for text, weight in questions.items() if weight == most[text]} for questions in asked
-    ]
 
 
 def bound(asked: Sequence[Asked]) -> dict[str, float]:

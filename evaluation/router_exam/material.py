@@ -29,6 +29,16 @@ class TaskQuestions:
     test: Asked
     reworded: Mapping[str, float] = field(default_factory=dict)
     """Rewording by rule that its anchor knows -> its weight."""
+    surely_reworded: Mapping[str, float] = field(default_factory=dict)
+    """Those of questions that no other task asks more often."""
+
+
+def foremost(asked: Sequence[Asked]) -> list[set[str]]:
+    """Of each task the questions that no other task asks more often."""
+    most: Counter[str] = Counter()
+    for questions in asked:
+        most |= Counter(questions)
+    return [{text for text, count in questions.items() if count == most[text]} for questions in asked]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from evaluation.router_exam.exam import Exam, Spread, bound
-from evaluation.router_exam.material import TaskQuestions, Vectors, bare_anchor
+from evaluation.router_exam.material import TaskQuestions, Vectors, bare_anchor, foremost
 from evaluation.router_exam.synthetic import many_tasks
 from evaluation.router_exam.unknown import held_out
 from model.moe.routing import RouterConfig
@@ -69,8 +69,9 @@ def test_questions_in_new_words_have_a_temperature_of_their_own(exam: Exam) -> N
     place = {**exam.vectors.place, **{f"new {row}": len(exam.vectors.values) + row for row in range(30)}}
     vectors = Vectors(place, rows, "question")
     tasks = [  # rewordings that say nothing: whatever they are like, each task has as many
-        replace(task, reworded={f"new {row}": 1.0 for row in range(30) if row % 3 == number})
+        replace(task, reworded=those, surely_reworded=those)
         for number, task in enumerate(exam.tasks)
+        for those in [{f"new {row}": 1.0 for row in range(30) if row % 3 == number}]
     ]
     anchors = [vectors.anchor(number, task.train, task.reworded) for number, task in enumerate(tasks)]
     examined = Exam(RouterConfig("cosine", modalities=("text",)), tasks, vectors, anchors)
@@ -81,6 +82,10 @@ def test_questions_in_new_words_have_a_temperature_of_their_own(exam: Exam) -> N
     sure = examined.confidences([tasks[0].reworded], replace(found, new=found.known))
     unsure = examined.confidences([tasks[0].reworded], found)
     assert all(unsure[text].max() < sure[text].max() for text in tasks[0].reworded)
+
+
+def test_a_question_is_foremost_where_it_is_asked_most() -> None:
+    assert foremost([{"a": 3, "b": 1}, {"a": 2, "c": 1}, {"a": 3}]) == [{"a", "b"}, {"c"}, {"a"}]
 
 
 def test_few_questions(exam: Exam) -> None:
