@@ -59,9 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--anchor_rewordings", type=int, help="rewordings by rule that an anchor knows (as in training)"
     )
-    parser.add_argument(
-        "--new_level", type=float, default=RouterConfig.new_level, help="of `cosine`, 0: as before (0.02)"
-    )
+    parser.add_argument("--new_level", type=float, help="of `cosine` (as in evaluation); 0: none")
     parser.add_argument("--routers", nargs="+", choices=ROUTERS, default=list(ROUTERS))
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to examine (all)"
