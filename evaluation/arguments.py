@@ -54,8 +54,8 @@ def add_router_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--new_level",
         type=float,
-        help="share of known questions that `cosine` may take for new words; 0: none (0.02 where anchors know "
-        "rewordings, else 0.005)",
+        help="share of known questions that `cosine` may take for new words; 0: none (0.02 where anchors "
+        "know rewordings, else 0.005)",
     )
 
 

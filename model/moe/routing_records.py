@@ -49,8 +49,8 @@ class RouterConfig:
     wordings: str = "new"
     """Which questions are ordinary when it is told what is far: `new` ones too, or `known` wordings only."""
     new_level: float | None = None
-    """Share of known questions that `cosine` may take for new words, see new_words.py; 0: none; None: 0.02 where
-    anchors know rewordings, else 0.005."""
+    """Share of known questions that `cosine` may take for new words, see new_words.py; 0: none; None: 0.02
+    where anchors know rewordings, else 0.005."""
 
     def __post_init__(self) -> None:
         choices = {
