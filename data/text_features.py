@@ -27,6 +27,8 @@ from data.rewording import reworded
 from data.spelling import Spelling
 from model.encoders.text import TextEncoder, load_clip_text, load_encoder_folder
 from model.language_model.hidden import mean_hidden_state
+from model.moe.new_words import REWORDED_LEVEL
+from model.moe.routing_records import RouterConfig
 
 CHOICES = "question, prompt, hidden:L, clip, or the folder of a Hugging Face encoder"
 _HIDDEN, _CLIP, _ENCODER = "hidden:", "clip", "encoder"
@@ -55,6 +57,11 @@ def usual_rewordings(choice: str) -> int:
     """Rewordings of a task's questions that its anchor knows where no number is given: 2000 with an encoder's
     folder, 0 with what the backbone has, which they help little (docs/routers_examined.md)."""
     return 2000 if (Path(choice) / "config.json").is_file() else 0
+
+
+def usual_new_level(choice: str) -> float:
+    """RouterConfig's `new_level` where none is given: a higher one where anchors know rewordings."""
+    return REWORDED_LEVEL if usual_rewordings(choice) else RouterConfig.new_level
 
 
 def mending_encoder(folder: str | Path, device: str | torch.device = "cpu") -> TextEncoder:

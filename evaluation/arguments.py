@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from data.loading_flags import add_precision_flags
+from data.text_features import usual_new_level
 from evaluation.answering import Generation
 from model.moe.routing_records import RouterConfig, parse_modality_combination
 
@@ -54,13 +55,14 @@ def add_router_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--new_level",
         type=float,
-        help="share of known questions that `cosine` may take for new words; 0: none (0.02 where anchors "
-        "know rewordings, else 0.005)",
+        help="share of known questions that `cosine` may take for new words; 0: none "
+        "(0.02 where --text_feature is an encoder's folder, else 0.005)",
     )
 
 
 def router_config(arguments: argparse.Namespace) -> RouterConfig:
     """The router that the flags ask for."""
+    level = usual_new_level(arguments.text_feature) if arguments.new_level is None else arguments.new_level
     return RouterConfig(
         router=arguments.router,
         metric=arguments.metric,
@@ -69,7 +71,7 @@ def router_config(arguments: argparse.Namespace) -> RouterConfig:
         abstain=arguments.abstain,
         far_level=arguments.far_level,
         wordings=arguments.wordings,
-        new_level=arguments.new_level,
+        new_level=level,
     )
 
 

@@ -28,7 +28,7 @@ from data.files import write_json_atomic
 from data.paraphrases import HALVES, Rewording, benchmark_rewordings, read_rewordings
 from data.samples import read_samples
 from data.spoilt_questions import misspelt, truncated
-from data.text_features import usual_rewordings, weigh_rewordings
+from data.text_features import usual_new_level, usual_rewordings, weigh_rewordings
 from data.text_vectors import text_features
 from evaluation.router_exam.exam import Exam, bound
 from evaluation.router_exam.material import Asked, TaskQuestions, Vectors, foremost
@@ -59,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--anchor_rewordings", type=int, help="rewordings by rule that an anchor knows (as in training)"
     )
-    parser.add_argument("--new_level", type=float, help="of `cosine` (as in evaluation); 0: none")
+    parser.add_argument("--new_level", type=float, help="of `cosine`, 0: none (as in evaluation)")
     parser.add_argument("--routers", nargs="+", choices=ROUTERS, default=list(ROUTERS))
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to examine (all)"
@@ -96,16 +96,17 @@ def main(arguments: argparse.Namespace) -> None:
     features = text_features(ordered, arguments.lm, arguments.text_feature)
     vectors = Vectors({text: row for row, text in enumerate(ordered)}, features, arguments.text_feature)
     anchors = [vectors.anchor(place, task.train, task.reworded) for place, task in enumerate(tasks)]
+    level = usual_new_level(arguments.text_feature) if arguments.new_level is None else arguments.new_level
     found: dict[str, Any] = {
         "tasks": [task.name for task in tasks],
         "text_feature": arguments.text_feature,
         "anchor_rewordings": number,
-        "new_level": arguments.new_level,
+        "new_level": level,
         "bound": {name: bound(asked) for name, asked in sets.items() if name == "verbatim"},
     }
     print(f"best possible from the exact text: {_pair(found['bound']['verbatim'])}")
     for name in arguments.routers:
-        config = replace(ROUTERS[name], new_level=arguments.new_level)
+        config = replace(ROUTERS[name], new_level=level)
         exam = Exam(config, tasks, vectors, anchors)
         print(f"\n{name}")
         found[name] = examine(exam, sets, arguments)

@@ -17,6 +17,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 if not __package__:  # run as a file: put the repository's root on the path in place of this folder
@@ -25,7 +26,7 @@ if not __package__:  # run as a file: put the repository's root on the path in p
 from data.doctor.questions import text_bound
 from data.files import write_json_atomic
 from data.samples import read_samples
-from data.text_features import usual_rewordings, weigh_rewordings
+from data.text_features import usual_new_level, usual_rewordings, weigh_rewordings
 from data.text_vectors import text_features
 from evaluation.router_exam.material import Vectors
 from model.moe.routing import Router, RouterConfig
@@ -101,9 +102,12 @@ def text_routing(
         for text in asked:
             known.setdefault(text, Counter())[task] += 1
     tested = sorted({text for task in testing for text in task})
+    level = usual_new_level(text_feature)
     table = {}
     for row, config in ROWS.items():
-        routing = Router(anchors, config, known).route(vectors.features(tested), texts=tested)
+        routing = Router(anchors, replace(config, new_level=level), known).route(
+            vectors.features(tested), texts=tested
+        )
         table[row] = accuracy(dict(zip(tested, routing.task_ids, strict=True)), testing)
     table["bound"] = text_bound(testing)
     return table

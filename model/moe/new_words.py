@@ -25,9 +25,8 @@ REWORDED_SHRINKAGE = 0.15
 """The same where anchors know rewordings."""
 REWORDED_SHARE = 0.8
 """Share of the rewordings in the statistics there."""
-LEVEL, REWORDED_LEVEL = 0.005, 0.02
-"""Share of known questions that are taken for new words where none is given, the second where anchors know
-rewordings: the broader space then loses little of what is known, and finds more of what is new."""
+REWORDED_LEVEL = 0.02
+"""The level there: the broader space then loses little of what is known, and finds more of what is new."""
 
 
 class NewWords:
@@ -35,14 +34,11 @@ class NewWords:
 
     Args:
         anchors: by task id, some with statistics of text.
-        level: share of known questions that may be taken for new words; None: see LEVEL.
+        level: share of known questions that may be taken for new words.
     """
 
-    def __init__(self, anchors: Sequence[Anchor], level: float | None = None) -> None:
+    def __init__(self, anchors: Sequence[Anchor], level: float) -> None:
         self._stats = {anchor.task_id: anchor.stats["text"] for anchor in anchors if "text" in anchor.stats}
-        self._reworded = all(part.reworded is not None for part in self._stats.values())
-        if level is None:
-            level = REWORDED_LEVEL if self._reworded else LEVEL
         self._far = FarCheck(anchors, ("text",), level, "known")
 
     def among(self, features: RoutingFeatures) -> Tensor:
@@ -77,7 +73,7 @@ class NewWords:
 
     @cached_property
     def _broad(self) -> ModalityMetric:
-        if not self._reworded:
+        if any(part.reworded is None for part in self._stats.values()):
             return fit_metric(self._stats, BROAD_SHRINKAGE, "median")
         blended = {task: part.blended(REWORDED_SHARE) for task, part in self._stats.items()}
         return fit_metric(blended, REWORDED_SHRINKAGE, "median")

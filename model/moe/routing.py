@@ -87,7 +87,7 @@ class Router:
         _check_held_out(self.anchors, self.modalities, config.abstain)
         self.raw = config.router != "lda" and (config.metric == "raw" or not self.metrics)
         self.new_words: NewWords | None = None
-        if config.router == "cosine" and not self.raw and "text" in self.metrics and config.new_level != 0:
+        if config.router == "cosine" and not self.raw and "text" in self.metrics and config.new_level > 0:
             self.new_words = NewWords(self.anchors, config.new_level)
         self._columns = {
             name: torch.tensor([i for i, anchor in enumerate(self.anchors) if name in anchor.means])

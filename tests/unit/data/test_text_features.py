@@ -13,6 +13,7 @@ from data.text_features import (
     TextFeatures,
     check_choice,
     may_be_kind,
+    usual_new_level,
     usual_rewordings,
     weigh_rewordings,
 )
@@ -100,6 +101,7 @@ def test_an_encoder_of_word_pieces_reads_mended_words(
     assert read == ["What sound?"] and made.kind == "encoder:0123456789abcdef:mended"
     assert may_be_kind(made.kind, folder)
     assert (usual_rewordings(folder), usual_rewordings("question")) == (2000, 0)
+    assert (usual_new_level(folder), usual_new_level("question")) == (0.02, 0.005)
 
 
 def test_kinds_of_other_choices_are_told_apart(folder: str) -> None:

@@ -8,14 +8,7 @@ from torch import Tensor
 
 from model.moe.anchors import Anchor
 from model.moe.metric import cosines, fit_metric
-from model.moe.new_words import (
-    BROAD_SHRINKAGE,
-    LEVEL,
-    REWORDED_LEVEL,
-    REWORDED_SHARE,
-    REWORDED_SHRINKAGE,
-    NewWords,
-)
+from model.moe.new_words import BROAD_SHRINKAGE, REWORDED_SHARE, REWORDED_SHRINKAGE
 from model.moe.routing import Router, RouterConfig, RoutingFeatures
 
 WIDTH, SAMPLES = 5, 80
@@ -86,20 +79,6 @@ def test_rewordings_that_anchors_know_make_the_space(anchors: list[Anchor]) -> N
     # One anchor that knows none: all are taken as they are without.
     partly = Router([anchors[0], *knowing[1:]], COSINE).route(batch(new)).scores
     torch.testing.assert_close(partly, broad(anchors, new))
-
-
-def test_the_level_is_higher_where_anchors_know_rewordings(anchors: list[Anchor]) -> None:
-    scale = torch.tensor([1.0, 0.5, 0.2, 0.1, 0.05])
-    some = batch(
-        torch.cat([3 * torch.eye(WIDTH)[task] + 1.5 * scale * noise(200, seed=30) for task in range(3)])
-    )
-    knowing = [anchor.with_rewordings(noise(6, seed=20), torch.ones(6)) for anchor in anchors]
-
-    def new(those: list[Anchor], level: float | None) -> int:
-        return int(NewWords(those, level).among(some).sum())
-
-    assert new(anchors, None) == new(anchors, LEVEL) == new(knowing, LEVEL)
-    assert new(knowing, None) == new(knowing, REWORDED_LEVEL) > new(knowing, LEVEL) > 0
 
 
 def test_anchors_that_know_no_distances_find_nothing_new(anchors: list[Anchor]) -> None:
