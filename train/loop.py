@@ -57,6 +57,7 @@ class Training(ABC):
         self.lengths, self.answer_tokens, self.parameters = lengths, answer_tokens, list(parameters)
         self.step_size = config.per_device_batch * config.accumulation * accelerator.num_processes
         self.steps = count_steps(len(samples), self.step_size, config.epochs)
+        self._loss = float("nan")  # of the latest step
         self._check_lengths()
         optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -100,7 +101,7 @@ class Training(ABC):
     def run(self) -> dict[str, Any]:
         """Train to the end; returns {"steps", "final_loss", "seconds"}. Raises ValueError on a loss that is
         not finite."""
-        started, first, loss = time.monotonic(), self._resume(), float("nan")
+        started, first = time.monotonic(), self._resume()
         bar = tqdm(
             total=self.steps,
             initial=first,
@@ -114,15 +115,16 @@ class Training(ABC):
             contextlib.closing(StepWriter(self.reporting, self.accelerator.is_main_process)) as writer,
         ):
             for step in range(first, self.steps):
-                loss, norm = self._step(step)
+                self._loss, norm = self._step(step)
                 bar.update()
                 if (step + 1) % self.reporting.every == 0 or step + 1 == self.steps:
-                    bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                    writer.write(step + 1, loss=loss, grad_norm=norm, learning_rate=self._learning_rate())
+                    bar.set_postfix(loss=f"{self._loss:.3f}", refresh=False)
+                    writer.write(step + 1, loss=self._loss, grad_norm=norm, learning_rate=self._learning_rate())
                 if (step + 1) % self.reporting.save_every == 0 or step + 1 == self.steps:
                     self._save(step + 1)
         self._release()
-        return {"steps": self.steps, "final_loss": loss, "seconds": round(time.monotonic() - started, 2)}
+        seconds = round(time.monotonic() - started, 2)
+        return {"steps": self.steps, "final_loss": self._loss, "seconds": seconds}
 
     def _step(self, step: int) -> tuple[float, float]:
         """One optimiser step; returns the loss per answer token over all processes and the gradient norm."""
@@ -208,6 +210,7 @@ class Training(ABC):
             self._load_state(state["learned"])
             self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self._loss = state.get("loss", self._loss)  # for a run that has no step left; checkpoints had none once
         log.info("resuming at step %d of %d from %s", state["step"], self.steps, self.checkpoint.folder)
         return int(state["step"])
 
@@ -222,6 +225,7 @@ class Training(ABC):
             self.checkpoint.save(
                 {
                     "step": step,
+                    "loss": self._loss,
                     "processes": self.accelerator.num_processes,
                     "zero_stage": self._stage(),
                     "learned": learned,

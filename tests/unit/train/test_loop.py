@@ -1,5 +1,6 @@
 """The loop learns, resumes to the bit, and stops on a loss that is not finite."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,13 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, dropout: flo
     assert summary["steps"] == 4
     for key, value in bank.state(0).items():
         assert torch.equal(value, wanted[key]), key
+
+
+def test_a_run_with_no_step_left_knows_its_last_loss(tmp_path: Path) -> None:
+    whole, _ = training(tmp_path)
+    wanted = whole.run()["final_loss"]
+    again, _ = training(tmp_path)  # killed after its last checkpoint, before the expert was written
+    assert again.run()["final_loss"] == wanted and math.isfinite(wanted)
 
 
 def test_only_the_expert_learns(tmp_path: Path) -> None:
