@@ -119,7 +119,9 @@ class Training(ABC):
                 bar.update()
                 if (step + 1) % self.reporting.every == 0 or step + 1 == self.steps:
                     bar.set_postfix(loss=f"{self._loss:.3f}", refresh=False)
-                    writer.write(step + 1, loss=self._loss, grad_norm=norm, learning_rate=self._learning_rate())
+                    writer.write(
+                        step + 1, loss=self._loss, grad_norm=norm, learning_rate=self._learning_rate()
+                    )
                 if (step + 1) % self.reporting.save_every == 0 or step + 1 == self.steps:
                     self._save(step + 1)
         self._release()
@@ -210,7 +212,7 @@ class Training(ABC):
             self._load_state(state["learned"])
             self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self._loss = state.get("loss", self._loss)  # for a run that has no step left; checkpoints had none once
+        self._loss = state.get("loss", self._loss)  # of a run with no step left; older files lack it
         log.info("resuming at step %d of %d from %s", state["step"], self.steps, self.checkpoint.folder)
         return int(state["step"])
 
