@@ -10,9 +10,11 @@ Legend: B batch, E experts, T tokens, R rank; `...` any further dimensions of a 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from model.moe.expert_layers import LoraLinear
 from model.moe.experts import ExpertBank
@@ -41,8 +43,10 @@ def mix(features: Sequence[Tensor], weights: Tensor) -> Tensor:
     """
     shape = (-1, *[1] * (features[0].ndim - 1))
     columns = weights.to(features[0].dtype).unbind(1)
-    terms = [weight.view(shape) * feature for weight, feature in zip(columns, features, strict=True)]
-    return sum(terms[1:], terms[0])
+    mixed = columns[0].view(shape) * features[0]
+    for weight, feature in zip(columns[1:], features[1:], strict=True):
+        mixed = mixed + weight.view(shape) * feature
+    return mixed
 
 
 def fuse(features: Tensor | Sequence[Tensor], eps: float = EPS) -> tuple[Tensor, Tensor]:
@@ -65,9 +69,49 @@ def fuse(features: Tensor | Sequence[Tensor], eps: float = EPS) -> tuple[Tensor,
     if not features or features[0].ndim < 2:
         shapes = [tuple(feature.shape) for feature in features]
         raise ValueError(f"fusion: got outputs of shapes {shapes}, expected one (batch, ...) per expert")
-    norms = torch.cat([activation_norms(feature[:, None]) for feature in features], 1)
-    weights = fusion_weights(norms, eps)
-    return mix(features, weights), weights
+    fused, weights = _Fuse.apply(eps, *features)
+    return fused, weights
+
+
+class _Fuse(torch.autograd.Function):
+    """z = sum_k w_k y_k with w_k = n_k / (sum_m n_m + eps), n_k = ||y_k||; maps are read twice each way.
+
+    With g the gradient of z, v_k = <g, y_k> + (that of w_k) and S = sum_m n_m + eps:
+    dL/dn_k = (v_k - sum_m w_m v_m) / S,   dL/dy_k = w_k g + dL/dn_k y_k / n_k,   y_k / n_k := 0 if n_k = 0.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, eps: float, *features: Tensor) -> tuple[Tensor, Tensor]:
+        norms = torch.cat([activation_norms(feature[:, None]) for feature in features], 1)
+        weights = fusion_weights(norms, eps)
+        ctx.save_for_backward(norms, weights, *features)
+        ctx.eps = eps
+        return mix(features, weights), weights
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, of_weights: Tensor) -> tuple[Tensor | None, ...]:
+        norms, weights, *features = ctx.saved_tensors
+        values = of_weights + torch.stack([products(grad, feature) for feature in features], 1).to(norms)
+        total = norms.sum(1, keepdim=True) + ctx.eps
+        of_norms = (values - (weights * values).sum(1, keepdim=True)) / total
+        along = torch.where(norms == 0, 0.0, of_norms / norms).to(grad.dtype)
+        shape = (-1, *[1] * (grad.ndim - 1))
+        shares = zip(features, weights.to(grad.dtype).unbind(1), along.unbind(1), strict=True)
+        back = [(grad * w.view(shape)).addcmul_(y, a.view(shape)) for y, w, a in shares]
+        return None, *back
+
+
+def products(left: Tensor, right: Tensor) -> Tensor:
+    """Inner product by sample. (B, ...), (B, ...) -> (B,)
+
+    Contiguous maps are multiplied channel by channel, without a map of the products in memory. Half precision
+    is summed in float32.
+    """
+    if left.ndim < 3 or left.dtype.itemsize < 4 or not (left.is_contiguous() and right.is_contiguous()):
+        wide = torch.float32 if left.dtype.itemsize < 4 else left.dtype
+        return (left * right).flatten(1).sum(1, dtype=wide)
+    return (left.flatten(2).unsqueeze(-2) @ right.flatten(2).unsqueeze(-1)).flatten(1).sum(1)
 
 
 @dataclass

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.moe.autonomy import activation_norms, fuse, fusion_weights, record_activations
+from model.moe.autonomy import activation_norms, fuse, fusion_weights, mix, record_activations
 from model.moe.experts import ExpertBank
 
 
@@ -33,6 +33,37 @@ def test_gradients_of_the_fusion() -> None:
         2, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True
     )
     assert torch.autograd.gradcheck(lambda v: fuse(v)[0], (y,))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.02)]
+)
+def test_gradients_are_those_of_the_single_operations(
+    dtype: torch.dtype, tolerance: float, layout: torch.memory_format
+) -> None:
+    """Through the fused map and through the weights, with a silent expert in one sample."""
+    torch.manual_seed(0)
+    maps = [torch.randn(2, 6, 7, 5, dtype=dtype) * scale for scale in (1, 3, 0.5)]
+    maps[1][0] = 0
+    found = []
+    for whole in (True, False):
+        leaves = [one.clone(memory_format=layout).requires_grad_() for one in maps]
+        if whole:
+            fused, weights = fuse(leaves)
+        else:
+            weights = fusion_weights(torch.cat([activation_norms(leaf[:, None]) for leaf in leaves], 1))
+            fused = mix(leaves, weights)
+        (fused.sin().sum() + (weights * torch.tensor([1.0, -2.0, 5.0])).sum()).backward()
+        found.append((fused.detach(), *(leaf.grad for leaf in leaves)))
+    assert torch.equal(found[0][0], found[1][0])
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).norm() <= tolerance * theirs.norm()
+
+
+def test_fusion_of_vectors() -> None:
+    y = [torch.randn(3, 7, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    assert torch.autograd.gradcheck(lambda *v: fuse(v), y)
 
 
 def test_weights_sum_to_one_up_to_eps() -> None:
