@@ -4,10 +4,9 @@
 
 Published: all experts' features stacked and concatenated for each task, dense dilated ASPP, torch's own
 convolutions, one graph over all tasks, fp32. Ours: as main.py trains by default (no stack, taps that reach
-the map only, task by task, shared encoders keep what convolutions put out and make the rest again, large
-pages, freed memory goes back between tasks); in fp32, in fp32 with --no-recompute (kept), in bf16. ResNet-50,
---num_experts 1 1, batch 2 by default. A step is forward and backward. --sides picks some; published_pages is
-the published formulation with our large pages.
+the map only, task by task, encoders keep what dear convolutions put out and make the rest again); in fp32, in
+fp32 with --no-recompute (kept), in bf16. ResNet-50, --num_experts 1 1, batch 2 by default. A step is forward
+and backward. --sides picks some.
 
 Each side is a process of its own, and they step in turn, so that a machine that slows down slows down all of
 them; the others wait meanwhile, with their memory (16 GiB together at 288 x 384). Peak: the most that a
@@ -48,7 +47,6 @@ from torchvision.models.segmentation.deeplabv3 import ASPP
 from data.command_line import main_command
 from examples.nyu.config import StudyConfig
 from examples.nyu.study import make_trainer
-from model.mtl.allocator import use_huge_pages
 from model.mtl.architectures import AOEMTL
 from model.mtl.heads import ReachingASPP
 from model.mtl.pointwise import PointwiseConv2d
@@ -58,7 +56,6 @@ from train.reporting import Reporting
 SIDES = ("published", "ours", "ours_kept", "ours_bf16")
 EXACT = ("published_fp64", "ours_fp64")
 COMPARED = (*SIDES[:2], *EXACT)
-MORE = ("published_pages",)
 BASE = "published"
 PAIRS = (("ours", "published"), ("published", "published_fp64"), ("ours_fp64", "published_fp64"))
 EPS = 1e-8
@@ -76,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=3, help="timed steps, after one that is not (3)")
     parser.add_argument("--threads", type=int, default=2, help="(2)")
     parser.add_argument("--exact", action="store_true", help="compare in float64 too")
-    parser.add_argument("--sides", nargs="+", choices=(*SIDES, *MORE), default=SIDES, help="(all but pages)")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES, help="(all)")
     parser.add_argument("--side", help=argparse.SUPPRESS)  # the process of one
     parser.add_argument("--gradients", type=Path, help=argparse.SUPPRESS)
     return parser
@@ -200,8 +197,6 @@ def make_side(arguments: argparse.Namespace) -> tuple[Callable[[], object], Trai
     """What makes a step, and whose step it is."""
     side = arguments.side
     published = side.startswith("published")
-    if not published or side in MORE:
-        use_huge_pages()
     config = StudyConfig(
         arch="AOEMTL",
         encoder=arguments.encoder,

@@ -22,7 +22,6 @@ from data.files import write_json_atomic
 from data.run_record import provenance
 from evaluation.scoring.dense import DepthScores, NormalScores, SegmentationScores
 from examples.nyu.config import ARCHITECTURES, StudyConfig
-from model.mtl.allocator import use_huge_pages
 from model.mtl.architectures import Architecture
 from model.mtl.encoders import DilatedResNet50, PlainEncoder
 from model.mtl.heads import deeplab_head, to_image
@@ -183,7 +182,6 @@ def make_accelerator(config: StudyConfig, gpu: str = "0") -> Accelerator:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", gpu)
     on_cpu = not torch.cuda.is_available()
     if on_cpu:
-        use_huge_pages()
         log.info("no GPU here: --gpu_id %s is left aside, running on the CPU", gpu)
         if config.precision == "fp16":
             raise ValueError("fp16 needs a GPU, and there is none here; use --bf16, or --fp32 to leave it")

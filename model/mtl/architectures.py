@@ -97,6 +97,10 @@ class Architecture(nn.Module):
         """Modules that several tasks train; weightings by gradients look at their parameters."""
         raise NotImplementedError
 
+    def task_modules(self, task: str) -> Sequence[nn.Module]:
+        """Modules that this task alone trains, in its own part."""
+        return [self.decoders[task]]
+
     def task_output(self, task: str, inputs: Tensor, shared: Shared) -> Tensor:
         """Head output of one task."""
         features = self.task_features(task, inputs, shared)
@@ -158,6 +162,9 @@ class STL(Architecture):
     def task_features(self, task: str, inputs: Tensor, shared: Shared) -> Tensor:
         return self.encoders[task](inputs)
 
+    def task_modules(self, task: str) -> Sequence[nn.Module]:
+        return [self.encoders[task], *super().task_modules(task)]
+
     def shared_modules(self) -> Sequence[nn.Module]:
         return []
 
@@ -191,6 +198,10 @@ class MultiExpert(Architecture):
         """Features of the experts that a task sees, shared ones first."""
         own = self.experts_specific[task].children() if any(self.counts.specific) else ()
         return [*shared, *(expert(inputs) for expert in own)]
+
+    def task_modules(self, task: str) -> Sequence[nn.Module]:
+        own = [self.experts_specific[task]] if any(self.counts.specific) else []
+        return [*own, *super().task_modules(task)]
 
     def shared_modules(self) -> Sequence[nn.Module]:
         return [self.experts_shared]

@@ -12,42 +12,53 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from model.mtl.allocator import give_back_freed
+from model.mtl.architectures import Architecture
 from model.mtl.pointwise import use_pointwise
 from model.mtl.recompute import lean
 
 PLAIN_WIDTHS = (64, 64, 128, 256)
 LARGE = 2**19  # numbers in a batch of images, from which on memory is worth time
+DEAR, DEAR_FOR_LONG = 300, 600  # multiply-adds by number
 
 
 class StagedEncoder(nn.Module):
     """Runs its children in order.
 
     recompute_from: numbers in a batch of images from which on stages make again in the backward pass what
-    stands between their convolutions; the stem and the first stage, much memory and little work, convolutions
-    as well. The same gradients, to the bit on a CPU. There the memory that the head left free goes back to
-    the system when the encoder's turn comes.
+    stands between their dear convolutions (model/mtl/recompute.py). The same gradients, to the bit on a CPU.
+    dear: multiply-adds by number from which on a convolution's results are kept. With 300 the stem of a
+    ResNet-50 and the convolutions that widen its bottlenecks run again, but in the last stage; with 600 in
+    the last stage too.
+    soon: the backward pass follows at once, so the last stage, first in it, is better kept whole.
     """
 
     recompute_from = inf
+    dear = DEAR
+    soon = True
 
     def forward(self, image: Tensor) -> Tensor:
         children = list(self.children())
         stages = [nn.Sequential(*children[:-3]), *children[-3:]]  # the stem goes with the first layer
         if image.numel() < self.recompute_from or not torch.is_grad_enabled():
             return nn.Sequential(*stages)(image)
-        for number, stage in enumerate(stages):
-            image = lean(stage, image, keep=number > 0)
-        if image.device.type == "cpu" and image.requires_grad:
-            image.register_hook(lambda _: give_back_freed())
-        return image
+        last = stages.pop()
+        for stage in stages:
+            image = lean(stage, image, self.dear)
+        return last(image) if self.soon else lean(last, image, self.dear)
 
 
 def set_recompute(model: nn.Module, recompute: bool, least: int = LARGE) -> None:
-    """Choose for all encoders of a model; `least` numbers in a batch it must have."""
+    """Choose for all encoders of a model; `least` numbers in a batch it must have.
+
+    What shared encoders keep is there during all tasks' passes, so they keep less.
+    """
+    shared = model.shared_modules() if isinstance(model, Architecture) else ()
+    for_long = {encoder for module in shared for encoder in module.modules()}
     for module in model.modules():
         if isinstance(module, StagedEncoder):
             module.recompute_from = least if recompute else inf
+            module.soon = module not in for_long
+            module.dear = DEAR if module.soon else DEAR_FOR_LONG
 
 
 class DilatedResNet50(StagedEncoder):

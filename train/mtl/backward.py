@@ -14,16 +14,14 @@ Legend: T tasks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from model.mtl.allocator import give_back_freed
 from model.mtl.architectures import Architecture, Shared
-from model.mtl.encoders import LARGE
 from train.mtl.tasks import MultiTask
 from train.mtl.weightings import Coefficients, Weighting
 
@@ -39,11 +37,7 @@ class StepResult:
 
 
 class TaskwiseBackward:
-    """Leaves the gradient of one step in the parameters of a model and of its weighting.
-
-    frugal: on a CPU, with large batches, freed memory goes back to the system between the passes
-    (model/mtl/allocator.py).
-    """
+    """Leaves the gradient of one step in the parameters of a model and of its weighting."""
 
     def __init__(
         self,
@@ -51,9 +45,7 @@ class TaskwiseBackward:
         weighting: Weighting,
         tasks: Mapping[str, MultiTask],
         accelerator: Accelerator,
-        frugal: bool = False,
     ) -> None:
-        self._frugal, self._large = frugal and accelerator.device.type == "cpu", False
         self.model, self.weighting, self.tasks, self.accelerator = model, weighting, tasks, accelerator
         self.shared_parameters = list(dict.fromkeys(model.get_share_params()))
 
@@ -63,7 +55,6 @@ class TaskwiseBackward:
         known = self.weighting.ahead()
         with self.accelerator.autocast():
             shared = self.model.shared(inputs)
-        self._large = inputs.numel() >= LARGE
         if known is not None:
             losses = self._known(inputs, targets, shared, [scale * w for w in known.tolist()])
             losses = self._mean(losses)
@@ -83,10 +74,12 @@ class TaskwiseBackward:
         cut = cut_off(shared)
         losses = []
         for task, weight in zip(self.model.task_name, weights, strict=True):
+            self._make_room(self.model.task_modules(task))
             loss = self._loss(task, inputs, targets, cut)
             (weight * loss).backward()
             losses.append(loss.detach())
-        self._between()
+        if cut and all(piece.grad is not None for piece in cut):
+            self._make_room(self.model.shared_modules())
         pass_on(shared, [piece.grad for piece in cut])
         return torch.stack(losses)
 
@@ -114,7 +107,6 @@ class TaskwiseBackward:
             taken.update(own)
             own_rows.append(own)
         if shared:
-            self._between()
             for number, gradients in enumerate(cuts):
                 pass_on(shared, gradients, retain=number + 1 < len(cuts))
                 add(shared_rows[number], take(self.shared_parameters))
@@ -138,18 +130,19 @@ class TaskwiseBackward:
         return mean, coefficients.shared
 
     def _loss(self, task: str, inputs: Tensor, targets: Mapping[str, Tensor], shared: Shared) -> Tensor:
-        self._between()
         with self.accelerator.autocast():
             output = self.model.task_output(task, inputs, shared)
         rule, target = self.tasks[task], targets[task]
-        loss = rule.loss(rule.prepare(output, target), target)
-        self._between()
-        return loss
+        return rule.loss(rule.prepare(output, target), target)
 
-    def _between(self) -> None:
-        """Between two passes."""
-        if self._frugal and self._large:
-            give_back_freed()
+    def _make_room(self, modules: Iterable[nn.Module]) -> None:
+        """Have the gradients of modules stand ready before the maps of the pass: made among these, and
+        staying when they go, gradients would leave the C library's heap in pieces, a third of it unused.
+        """
+        if self.accelerator.device.type == "cpu":
+            for parameter in {p for module in modules for p in module.parameters() if p.requires_grad}:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
 
     def _loss_scale(self) -> float:
         """Factor that keeps fp16 gradients from vanishing; the optimiser divides it out again."""

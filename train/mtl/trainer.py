@@ -95,9 +95,7 @@ class Trainer:
             self.model.to(memory_format=torch.channels_last)
         self.weighting = make_weighting(weighting, len(names))
         set_recompute(self.model, self.settings.recompute)
-        self.backward = TaskwiseBackward(
-            self.model, self.weighting, self.tasks, self.accelerator, frugal=self.settings.recompute
-        )
+        self.backward = TaskwiseBackward(self.model, self.weighting, self.tasks, self.accelerator)
         self.history: list[dict[str, Any]] = []
 
     def train(

@@ -83,3 +83,24 @@ def test_recomputing_changes_no_bit(architecture: type[Architecture], weighting:
         assert torch.equal(ours.grad, theirs.grad), name
     for ours, theirs in zip(*(trainer.model.buffers() for trainer in trainers), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("architecture", EXPERTS)
+def test_a_task_s_gradients_have_their_place_before_its_maps(
+    architecture: type[Architecture], tmp_path: Path
+) -> None:
+    """And only its own: a parameter that a step leaves alone must stay without a gradient."""
+    trainer = make_trainer(tmp_path, architecture)
+    model, seen = trainer.model, []
+    for task in TASKS:
+
+        def look(*_: object, task: str = task) -> None:
+            placed = {name for name, p in model.named_parameters() if p.grad is not None}
+            own = {id(p) for module in model.task_modules(task) for p in module.parameters()}
+            assert {name for name, p in model.named_parameters() if id(p) in own} <= placed
+            seen.append((task, len(placed)))
+
+        model.decoders[task].register_forward_pre_hook(look)
+    trainer.backward(*batch(range(3)))
+    assert [task for task, _ in seen] == list(TASKS) and seen[0][1] < seen[1][1]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters() if p.ndim > 1)
