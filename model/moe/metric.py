@@ -136,8 +136,12 @@ def rows_times(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 def row_dots(x: Tensor) -> Tensor:
-    """Squared length of every row. (B, K) -> (B,)"""
-    return torch.stack([torch.dot(row, row) for row in x.clone()]) if len(x) else x.new_zeros(0)
+    """Squared length of every row, one product each of a copy: its place in memory may change the rounding.
+
+    (B, K) -> (B,)
+    """
+    rows = [row.clone() for row in x]
+    return torch.stack([torch.dot(row, row) for row in rows]) if rows else x.new_zeros(0)
 
 
 def cosines(y: Tensor, means: Tensor, squares: Tensor | None = None) -> Tensor:
