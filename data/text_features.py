@@ -27,8 +27,7 @@ from data.rewording import reworded
 from data.spelling import Spelling
 from model.encoders.text import TextEncoder, load_clip_text, load_encoder_folder
 from model.language_model.hidden import mean_hidden_state
-from model.moe.new_words import REWORDED_LEVEL
-from model.moe.routing_records import RouterConfig
+from model.moe.new_words import LEVEL, REWORDED_LEVEL
 
 CHOICES = "question, prompt, hidden:L, clip, or the folder of a Hugging Face encoder"
 _HIDDEN, _CLIP, _ENCODER = "hidden:", "clip", "encoder"
@@ -60,8 +59,8 @@ def usual_rewordings(choice: str) -> int:
 
 
 def usual_new_level(choice: str) -> float:
-    """RouterConfig's `new_level` where none is given: a higher one where anchors know rewordings."""
-    return REWORDED_LEVEL if usual_rewordings(choice) else RouterConfig.new_level
+    """The `new_level` that a command records where none is given, as `usual_level` of the anchors it makes."""
+    return REWORDED_LEVEL if usual_rewordings(choice) else LEVEL
 
 
 def mending_encoder(folder: str | Path, device: str | torch.device = "cpu") -> TextEncoder:

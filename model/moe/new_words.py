@@ -25,8 +25,14 @@ REWORDED_SHRINKAGE = 0.15
 """The same where anchors know rewordings."""
 REWORDED_SHARE = 0.8
 """Share of the rewordings in the statistics there."""
-REWORDED_LEVEL = 0.02
-"""The level there: the broader space then loses little of what is known, and finds more of what is new."""
+LEVEL, REWORDED_LEVEL = 0.005, 0.02
+"""Usual levels, without and with rewordings: with them the broader space loses little of what is known."""
+
+
+def usual_level(anchors: Sequence[Anchor]) -> float:
+    """The level where none is given: a higher one where all anchors know rewordings."""
+    texts = [anchor.stats["text"] for anchor in anchors if "text" in anchor.stats]
+    return REWORDED_LEVEL if all(stats.reworded is not None for stats in texts) else LEVEL
 
 
 class NewWords:

@@ -22,7 +22,7 @@ from torch import Tensor
 from model.moe.anchors import Anchor
 from model.moe.far import FarCheck
 from model.moe.metric import ModalityMetric, cosines, fit_metric, row_dots, squared_distances
-from model.moe.new_words import NewWords
+from model.moe.new_words import NewWords, usual_level
 from model.moe.reference_routers import content_scores, given_scores, label_scores, text_scores
 from model.moe.routing_records import (
     MODALITIES,
@@ -87,8 +87,9 @@ class Router:
         _check_held_out(self.anchors, self.modalities, config.abstain)
         self.raw = config.router != "lda" and (config.metric == "raw" or not self.metrics)
         self.new_words: NewWords | None = None
-        if config.router == "cosine" and not self.raw and "text" in self.metrics and config.new_level > 0:
-            self.new_words = NewWords(self.anchors, config.new_level)
+        level = usual_level(self.anchors) if config.new_level is None else config.new_level
+        if config.router == "cosine" and not self.raw and "text" in self.metrics and level > 0:
+            self.new_words = NewWords(self.anchors, level)
         self._columns = {
             name: torch.tensor([i for i, anchor in enumerate(self.anchors) if name in anchor.means])
             for name in self.modalities

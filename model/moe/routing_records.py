@@ -48,8 +48,9 @@ class RouterConfig:
     """Share of ordinary samples that count as far; see far.py."""
     wordings: str = "new"
     """Which questions are ordinary when it is told what is far: `new` ones too, or `known` wordings only."""
-    new_level: float = 0.005
-    """Share of known questions that `cosine` may take for new words, see new_words.py; 0: none."""
+    new_level: float | None = None
+    """Share of known questions that `cosine` may take for new words, see new_words.py; 0: none; None: what
+    suits the anchors."""
 
     def __post_init__(self) -> None:
         choices = {
@@ -66,7 +67,7 @@ class RouterConfig:
             raise ValueError(f"modalities: got {self.modalities}, expected some of {', '.join(MODALITIES)}")
         if not 0 < self.shrinkage <= 1 or not 0 < self.far_level < 1:
             raise ValueError(f"shrinkage {self.shrinkage} and far_level {self.far_level} must lie in (0, 1]")
-        if not 0 <= self.new_level < 1:
+        if self.new_level is not None and not 0 <= self.new_level < 1:
             raise ValueError(f"new_level: got {self.new_level}, expected 0 to 1")
 
 

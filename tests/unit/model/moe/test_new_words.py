@@ -8,7 +8,14 @@ from torch import Tensor
 
 from model.moe.anchors import Anchor
 from model.moe.metric import cosines, fit_metric
-from model.moe.new_words import BROAD_SHRINKAGE, REWORDED_SHARE, REWORDED_SHRINKAGE
+from model.moe.new_words import (
+    BROAD_SHRINKAGE,
+    LEVEL,
+    REWORDED_LEVEL,
+    REWORDED_SHARE,
+    REWORDED_SHRINKAGE,
+    usual_level,
+)
 from model.moe.routing import Router, RouterConfig, RoutingFeatures
 
 WIDTH, SAMPLES = 5, 80
@@ -79,6 +86,17 @@ def test_rewordings_that_anchors_know_make_the_space(anchors: list[Anchor]) -> N
     # One anchor that knows none: all are taken as they are without.
     partly = Router([anchors[0], *knowing[1:]], COSINE).route(batch(new)).scores
     torch.testing.assert_close(partly, broad(anchors, new))
+
+
+def test_the_usual_level_follows_the_anchors(anchors: list[Anchor]) -> None:
+    """Whoever makes a router, command or library, finds the same questions new."""
+    knowing = [anchor.with_rewordings(noise(6, seed=20), torch.ones(6)) for anchor in anchors]
+    rows = torch.cat([anchors[0].means["text"] + 0.3 * noise(200, seed=30), 9 + 4 * noise(3, seed=9)])
+    for known, level, other in ((anchors, LEVEL, 0.3), (knowing, REWORDED_LEVEL, 0.3)):
+        found = Router(known, COSINE).route(batch(rows)).scores
+        assert found.equal(Router(known, replace(COSINE, new_level=level)).route(batch(rows)).scores)
+        assert not found.equal(Router(known, replace(COSINE, new_level=other)).route(batch(rows)).scores)
+    assert usual_level([anchors[0], *knowing[1:]]) == LEVEL
 
 
 def test_anchors_that_know_no_distances_find_nothing_new(anchors: list[Anchor]) -> None:
