@@ -59,7 +59,7 @@ def usual_rewordings(choice: str) -> int:
 
 
 def usual_new_level(choice: str) -> float:
-    """The `new_level` that a command records where none is given, as `usual_level` of the anchors it makes."""
+    """The `new_level` a command records where none is given, as `usual_level` of the anchors it makes."""
     return REWORDED_LEVEL if usual_rewordings(choice) else LEVEL
 
 
