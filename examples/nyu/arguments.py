@@ -81,8 +81,8 @@ def add_training_flags(group: Any) -> None:
         "--recompute",
         action=argparse.BooleanOptionalAction,
         default=SAME,
-        help="with large batches encoders keep what their convolutions put out and make the rest again, and "
-        "a CPU run gives freed memory back between tasks: less memory, the same result (yes)",
+        help="with large batches encoders keep what their dear convolutions put out and make the rest again: "
+        "less memory, the same result (yes)",
     )
     for name, value in (("bf16", "bf16"), ("fp16", "fp16"), ("fp32", "no")):
         group.add_argument(
