@@ -40,7 +40,9 @@ class StudyConfig:
     epochs: int = 200
     seed: int = 0
     precision: str = "no"
-    recompute: bool = True  # of large batches keep results of convolutions only: less memory, the same result
+    recompute: bool = (
+        True  # of large batches keep results of dear convolutions only: less memory, same result
+    )
 
     def __post_init__(self) -> None:
         for name, value, known in (

@@ -57,18 +57,20 @@ def fuse(features: Tensor | Sequence[Tensor], eps: float = EPS) -> tuple[Tensor,
         eps: keeps the weights finite where all experts are silent; the fused output is 0 there.
 
     Returns:
-        Fused output (B, ...) and weights (B, E).
+        Fused output (B, ...) and weights (B, E). They can be differentiated once, by a backward pass.
 
     Raises:
-        ValueError: no expert, or outputs without a feature dimension.
+        ValueError: no expert, outputs without a feature dimension, or of unequal shapes.
     """
     if isinstance(features, Tensor):
         if features.ndim < 3:
             raise ValueError(f"fusion: got shape {tuple(features.shape)}, expected (batch, experts, ...)")
         features = features.unbind(1)
-    if not features or features[0].ndim < 2:
+    if not features or features[0].ndim < 2 or any(f.shape != features[0].shape for f in features):
         shapes = [tuple(feature.shape) for feature in features]
-        raise ValueError(f"fusion: got outputs of shapes {shapes}, expected one (batch, ...) per expert")
+        raise ValueError(
+            f"fusion: got outputs of shapes {shapes}, expected one (batch, ...) per expert, all alike"
+        )
     fused, weights = _Fuse.apply(eps, *features)
     return fused, weights
 
@@ -105,13 +107,15 @@ class _Fuse(torch.autograd.Function):
 def products(left: Tensor, right: Tensor) -> Tensor:
     """Inner product by sample. (B, ...), (B, ...) -> (B,)
 
-    Contiguous maps are multiplied channel by channel, without a map of the products in memory. Half precision
-    is summed in float32.
+    On a CPU contiguous maps are multiplied channel by channel, without a map of the products in memory. Half
+    precision is summed in float32.
     """
-    if left.ndim < 3 or left.dtype.itemsize < 4 or not (left.is_contiguous() and right.is_contiguous()):
+    plain = left.ndim > 2 and left.is_contiguous() and right.is_contiguous() and left.device.type == "cpu"
+    if not plain or left.dtype != right.dtype or left.dtype.itemsize < 4:
         wide = torch.float32 if left.dtype.itemsize < 4 else left.dtype
         return (left * right).flatten(1).sum(1, dtype=wide)
-    return (left.flatten(2).unsqueeze(-2) @ right.flatten(2).unsqueeze(-1)).flatten(1).sum(1)
+    with torch.autocast("cpu", enabled=False):  # a backward pass inside of autocast
+        return (left.flatten(2).unsqueeze(-2) @ right.flatten(2).unsqueeze(-1)).flatten(1).sum(1)
 
 
 @dataclass

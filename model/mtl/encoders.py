@@ -26,9 +26,9 @@ class StagedEncoder(nn.Module):
 
     recompute_from: numbers in a batch of images from which on stages make again in the backward pass what
     stands between their dear convolutions (model/mtl/recompute.py). The same gradients, to the bit on a CPU.
-    dear: multiply-adds by number from which on a convolution's results are kept. With 300 the stem of a
-    ResNet-50 and the convolutions that widen its bottlenecks run again, but in the last stage; with 600 in
-    the last stage too.
+    dear: multiply-adds by number from which on a convolution's results are kept. In a ResNet-50 300
+    lets the stem run again, 1x1 convolutions on up to 256 channels, and so all that widen a bottleneck but in
+    the last stage; 600 those on 512 channels and the first stage's 3x3 too.
     soon: the backward pass follows at once, so the last stage, first in it, is better kept whole.
     """
 

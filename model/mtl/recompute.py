@@ -26,7 +26,8 @@ NORMALISATION = torch.ops.aten.native_batch_norm.default
 def lean(stage: nn.Module, inputs: Tensor, dear: int) -> Tensor:
     """`stage(inputs)` in less memory.
 
-    dear: multiply-adds by number from which a convolution's results are kept; others run again.
+    dear: multiply-adds by number from which a convolution's results are kept; others run again. Nothing may
+        work on these results in place but what leaves them as they are when done again, such as ReLU.
     """
     contexts = partial(_contexts, stage, dear)
     return checkpoint(stage, inputs, use_reentrant=False, context_fn=contexts)

@@ -15,6 +15,7 @@ Legend: T tasks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -73,14 +74,14 @@ class TaskwiseBackward:
     ) -> Tensor:
         cut = cut_off(shared)
         losses = []
-        for task, weight in zip(self.model.task_name, weights, strict=True):
-            self._make_room(self.model.task_modules(task))
-            loss = self._loss(task, inputs, targets, cut)
-            (weight * loss).backward()
-            losses.append(loss.detach())
-        if cut and all(piece.grad is not None for piece in cut):
-            self._make_room(self.model.shared_modules())
-        pass_on(shared, [piece.grad for piece in cut])
+        with Room(self.accelerator.device.type == "cpu") as room:
+            for task, weight in zip(self.model.task_name, weights, strict=True):
+                room.make(self.model.task_modules(task))
+                loss = self._loss(task, inputs, targets, cut)
+                (weight * loss).backward()
+                losses.append(loss.detach())
+            room.make(self.model.shared_modules())
+            pass_on(shared, [piece.grad for piece in cut])
         return torch.stack(losses)
 
     def _apart(
@@ -135,15 +136,6 @@ class TaskwiseBackward:
         rule, target = self.tasks[task], targets[task]
         return rule.loss(rule.prepare(output, target), target)
 
-    def _make_room(self, modules: Iterable[nn.Module]) -> None:
-        """Have the gradients of modules stand ready before the maps of the pass: made among these, and
-        staying when they go, gradients would leave the C library's heap in pieces, a third of it unused.
-        """
-        if self.accelerator.device.type == "cpu":
-            for parameter in {p for module in modules for p in module.parameters() if p.requires_grad}:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-
     def _loss_scale(self) -> float:
         """Factor that keeps fp16 gradients from vanishing; the optimiser divides it out again."""
         scaler = self.accelerator.scaler
@@ -164,6 +156,35 @@ class TaskwiseBackward:
             tensor.copy_(piece.view_as(tensor))
 
 
+class Room:
+    """Gradients that stand ready before the maps of a pass, on a CPU: made among these, and staying when they
+    go, gradients would leave the C library's heap in pieces, a third of it unused.
+
+    What no pass has come by when the block ends has no gradient, as ever.
+    """
+
+    def __init__(self, wanted: bool) -> None:
+        self._wanted, self._hooks = wanted, ExitStack()
+        self._waiting: set[nn.Parameter] = set()
+
+    def make(self, modules: Iterable[nn.Module]) -> None:
+        """For the parameters of modules that have none yet."""
+        for parameter in dict.fromkeys(p for module in modules for p in module.parameters()):
+            if self._wanted and parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+                self._waiting.add(parameter)
+                hook = parameter.register_post_accumulate_grad_hook(self._waiting.discard)
+                self._hooks.callback(hook.remove)
+
+    def __enter__(self) -> Room:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._hooks.close()
+        for parameter in self._waiting:
+            parameter.grad = None
+
+
 def cut_off(shared: Shared) -> Shared:
     """The shared part's results as new leaves."""
     return tuple(piece.detach().requires_grad_() for piece in shared)
@@ -171,7 +192,8 @@ def cut_off(shared: Shared) -> Shared:
 
 def pass_on(shared: Shared, gradients: Sequence[Tensor | None], retain: bool = False) -> None:
     """Backward through the shared part from the cut; what no task used has no gradient."""
-    used = [(piece, g) for piece, g in zip(shared, gradients, strict=True) if g is not None]
+    pairs = zip(shared, gradients, strict=True)
+    used = [(piece, g) for piece, g in pairs if g is not None and piece.requires_grad]
     if used:
         torch.autograd.backward([p for p, _ in used], [g for _, g in used], retain_graph=retain)
 

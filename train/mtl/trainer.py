@@ -45,7 +45,9 @@ class TrainerSettings:
     test_batch: int = 8
     seed: int = 0
     workers: int = 0  # processes that read data
-    recompute: bool = True  # of large batches keep results of convolutions only: less memory, the same result
+    recompute: bool = (
+        True  # of large batches keep results of dear convolutions only: less memory, same result
+    )
 
     def __post_init__(self) -> None:
         if self.train_batch < 2 or self.test_batch < 1:
@@ -61,7 +63,7 @@ class Trainer:
     Args:
         task_dict: task -> loss, scores, resizing.
         weighting: which, and its settings.
-        architecture: class of model.mtl, or any with its interface.
+        architecture: subclass of model.mtl's `Architecture`.
         encoder_class: makes one encoder.
         decoders: one head per task.
         arch_args: further arguments of the architecture, such as num_experts and img_size.

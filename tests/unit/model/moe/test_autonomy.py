@@ -61,6 +61,14 @@ def test_gradients_are_those_of_the_single_operations(
         assert (ours - theirs).norm() <= tolerance * theirs.norm()
 
 
+def test_maps_of_unequal_types_and_shapes() -> None:
+    y = [torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(2, 3, 4, 4).bfloat16().requires_grad_()]
+    fuse(y)[0].sum().backward()
+    assert [one.grad.dtype for one in y] == [torch.float32, torch.bfloat16]
+    with pytest.raises(ValueError, match=r"\(2, 3, 4, 4\), \(2, 3, 1, 1\).*all alike"):
+        fuse([y[0], y[0][:, :, :1, :1]])
+
+
 def test_fusion_of_vectors() -> None:
     y = [torch.randn(3, 7, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     assert torch.autograd.gradcheck(lambda *v: fuse(v), y)

@@ -104,3 +104,20 @@ def test_a_task_s_gradients_have_their_place_before_its_maps(
     trainer.backward(*batch(range(3)))
     assert [task for task, _ in seen] == list(TASKS) and seen[0][1] < seen[1][1]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters() if p.ndim > 1)
+
+
+@pytest.mark.parametrize("weighting", ["EW", "MGDA"])
+def test_what_no_pass_comes_by_has_no_gradient(weighting: str, tmp_path: Path) -> None:
+    """Zeros in its place would let weight decay move it. A frozen shared expert is no obstacle."""
+    trainer = make_trainer(tmp_path, AOEMTL, weighting)
+    for module in (trainer.model.decoders["far"], trainer.model.experts_shared[0]):
+        module.register_parameter("idle", torch.nn.Parameter(torch.ones(3)))
+    trainer.backward(*batch(range(3)))
+    idle = {name for name, p in trainer.model.named_parameters() if p.grad is None}
+    assert idle == {"decoders.far.idle", "experts_shared.0.idle"}
+    trainer.model.zero_grad()
+    for expert in trainer.model.experts_shared:
+        expert.requires_grad_(False)
+    trainer.backward(*batch(range(3)))
+    assert all(p.grad is None for p in trainer.model.experts_shared.parameters())
+    assert trainer.model.experts_specific["far"][0].conv1.weight.grad is not None
