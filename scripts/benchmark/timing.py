@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from data.inputs import Inputs
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.backbone import BackbonePaths, load_backbone
 from model.moe.experts import ExpertBank, ExpertConfig
+
+LONG = 0.05  # seconds of a product
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,16 @@ def kept_for_backward(forward: Callable[[], Any], frozen: set[int]) -> int:
 
 
 def product_peak(dtype: torch.dtype, side: int = 2048) -> float:
-    """FLOP/s of a large matrix product: what the machine can do at most."""
-    a, b = (torch.randn(side, side, dtype=torch.float32).to(dtype) for _ in range(2))
-    return 2 * side**3 / seconds(lambda: a @ b, repeats=5, warm_up=2)
+    """FLOP/s of a large matrix product: what the machine can do at most.
+
+    Where a product of a type takes long, as in bf16 on a processor without 16-bit units, a smaller one tells.
+    """
+    size = min(side, 256)
+    while True:
+        product = partial(torch.matmul, *(torch.randn(size, size).to(dtype) for _ in range(2)))
+        if size == side or seconds(product, warm_up=1) > LONG:
+            return 2 * size**3 / seconds(product, repeats=5, warm_up=1)
+        size = min(side, 2 * size)
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
