@@ -55,8 +55,8 @@ def byte_fault(path: Path) -> str | None:
     if _safetensors_end(path, head, size) is not None:
         return f"holds safetensors under a torch name; rename it to {path.stem}.safetensors"
     if head.startswith(ZIP):
-        if not zipfile.is_zipfile(path):
-            return f"truncated: {size} bytes of an archive whose end is missing; {AGAIN}"
+        if not _is_archive(path):
+            return f"truncated: {size} bytes of an archive whose end is missing or damaged; {AGAIN}"
         return None
     if not head.startswith(PICKLE):
         return f"no torch file, truncated or something else (begins with {head[:8]!r}); {AGAIN}"
@@ -69,7 +69,7 @@ def load_fault(path: Path, error: Exception) -> str:
         return fault
     if isinstance(error, pickle.UnpicklingError):
         names: list[str] = []
-        if zipfile.is_zipfile(path):
+        if _is_archive(path):
             with contextlib.suppress(Exception):  # what is damaged names nothing
                 names = get_unsafe_globals_in_checkpoint(path)
         elif match := re.search(r"GLOBAL (\S+)", str(error)):
@@ -78,6 +78,14 @@ def load_fault(path: Path, error: Exception) -> str:
         return f"a pickle carrying code{what}; it was not run: use a file of tensors and plain values only"
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return f"truncated or damaged ({reason}); {AGAIN}"
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file ends as an archive of one piece does."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # an end that speaks of several pieces is raised, not told
+        return False
 
 
 def _stand_in(head: bytes, size: int) -> str | None:

@@ -112,3 +112,12 @@ def test_names_of_half_written_files() -> None:
     partial = (".expert_task_0.pt.tmp", "model.safetensors.part", "x.bin.incomplete", "x.crdownload")
     assert all(is_partial(Path(name)) for name in partial)
     assert not any(is_partial(Path(name)) for name in ("expert_task_0.pt", "model.safetensors", "README.md"))
+
+
+def test_archive_that_says_it_has_several_pieces() -> None:
+    content = good("a.pt")
+    locator = content.rindex(b"PK\6\7")  # where the end of the table stands, and on which disk
+    Path("a.pt").write_bytes(content[: locator + 4] + b"\1" + content[locator + 5 :])
+    assert "truncated" in str(byte_fault(Path("a.pt")))
+    with pytest.raises(ValueError, match=r"a\.pt: truncated"):
+        read_plain(Path("a.pt"))
