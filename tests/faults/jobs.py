@@ -136,6 +136,10 @@ class Job:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
+    def has_ended(self) -> bool:
+        """Whether it has, by itself."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
     def wait(self, *, kill_after: float | None = None, delay: float = 0.0) -> Ended:
         """Until it has ended; killed `kill_after` seconds after its start, or `delay` after it has told."""
         deadline = self.started + (kill_after or HANG)

@@ -86,6 +86,10 @@ def case_two_runs(root: Path, reference: Study, wanted: dict[str, Any]) -> Tally
     study = Study(root / "two", reference.benchmark)
     first = Job(study, lambda: train(study))
     while not (study.output / ".lock").is_file() or not (study.output / ".lock").read_text():
+        if first.has_ended():
+            raise RuntimeError(
+                f"two runs: the first ended before it could be stopped: {first.wait().errors[-300:]}"
+            )
         time.sleep(0.01)
     os.kill(first.pid, signal.SIGSTOP)
     second = run(study, lambda: train(study))
