@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from model.moe.atomic import atomic_write
+from model.moe.atomic import atomic_write, naming
 from model.moe.json_text import parse_json
 
 log = logging.getLogger(__name__)
@@ -66,12 +66,9 @@ def append_line(path: Path, line: str) -> None:
 
     Raises OSError naming the file; a part of the line may be there then.
     """
-    try:
-        with path.open("ab") as file:
-            file.write(line.encode() + b"\n")
-            file.flush()
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}; free some space and start again", str(path)) from error
+    with naming(path), path.open("ab") as file:
+        file.write(line.encode() + b"\n")
+        file.flush()
 
 
 def seal(value: dict[str, Any]) -> str:
@@ -151,9 +148,9 @@ def only_run_in(folder: Path, patience: float = 10.0) -> Iterator[None]:
         return
     with (folder / ".lock").open("a+") as file:
         _lock(file, folder, patience)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with naming(file.name):
+            file.truncate(0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
 
 

@@ -41,6 +41,18 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     _flush_folder(path.parent)
 
 
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Errors of the system that name no file, as those of writes to an open one, name this."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        reason = f"{error.strerror or error}; free some space and start again"
+        raise OSError(error.errno, reason, str(path)) from error
+
+
 def _discard(path: Path) -> None:
     with suppress(OSError):
         path.unlink()

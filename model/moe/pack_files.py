@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from model.moe.atomic import atomic_write, naming
 from model.moe.expert_files import ExpertFile, expert_sites_of, inspect_content
-from model.moe.files import atomic_write, read_tensor_file
+from model.moe.files import read_tensor_file
 from model.moe.pack_format import PAGE, Entry, Layout, checksum
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class Pack:
         """Write the values of all rows, flush, then their entries: a row without entry is none."""
         pages: dict[int, bytes] = {}
         row = self.begun
-        with self.path.open("r+b") as file:
+        with naming(self.path), self.path.open("r+b") as file:
             try:
                 for path in paths:
                     source = Source.read(path)
@@ -201,7 +202,7 @@ def _write_pages(path: Path, pages: Mapping[int, bytes]) -> None:
     """Overwrite pages of a file, offset -> bytes, and flush."""
     if not pages:
         return
-    with path.open("r+b") as file:
+    with naming(path), path.open("r+b") as file:
         for offset, page in pages.items():
             os.pwrite(file.fileno(), page, offset)
         os.fsync(file.fileno())

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import resource
+import signal
 import socket
 import time
 from pathlib import Path
@@ -79,6 +81,27 @@ def test_a_second_run_on_one_folder_is_refused(tmp_path: Path) -> None:
     assert f"another run is writing here (process {os.getpid()} on {socket.gethostname()})" in results.get()
     _try_to_enter(tmp_path, results)
     assert results.get() == "entered"
+
+
+def _on_a_full_disk(folder: Path, results: "multiprocessing.Queue[str]") -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for attempt in (lambda: append_line(folder / "lines", "one"), lambda: only_run_in(folder).__enter__()):
+        try:
+            attempt()
+        except OSError as error:
+            results.put(str(error))
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    other = context.Process(target=_on_a_full_disk, args=(tmp_path, results))
+    other.start()
+    told = [results.get(timeout=30) for _ in range(2)]
+    other.join()
+    for text, name in zip(told, ("lines", ".lock"), strict=True):
+        assert "free some space and start again" in text and str(tmp_path / name) in text
 
 
 def _hold(folder: Path, entered: Any, seconds: float) -> None:
