@@ -4,7 +4,8 @@ A file holds, per original question, its task, the half it belongs to and its re
 question stays what it was. Originals are named by the hash of their text, so that no annotation is copied
 here. `dev` is for choosing, `test` for reporting: an original and all its rewordings are in one half.
 `unseen` is a further hundred for each benchmark, written before the rules of data/rewording.txt and asked
-once, after everything was chosen.
+once, after everything was chosen. The two last are by four others who knew no rules: `others_dev` by two whose
+questions were then read to add rules, `others` by two whose questions nobody who wrote rules has read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from data.benchmark import read_json
 
-HALVES = ("dev", "test", "unseen")
+HALVES = ("dev", "test", "unseen", "others_dev", "others")
 _DIGITS = 12
 
 

@@ -11,7 +11,7 @@ from data.paraphrases import HALVES, benchmark_rewordings, question_hash, read_r
 
 
 @pytest.mark.parametrize("benchmark", ["split_avqa", "split_music_avqa_five"])
-def test_every_task_has_sixty_in_three_parts(benchmark: str) -> None:
+def test_every_task_has_many_in_every_part(benchmark: str) -> None:
     items = benchmark_rewordings(benchmark)
     keys = {task.key for task in load_recipe(benchmark).tasks}
     assert {item.task for item in items} == keys
@@ -20,8 +20,8 @@ def test_every_task_has_sixty_in_three_parts(benchmark: str) -> None:
     assert min(Counter((item.task, item.half) for item in items).values()) >= 18
     halves = defaultdict(set)
     for item in items:
-        halves[item.question] |= {item.half} - {"unseen"}
-        assert item.text.isascii() and item.text[-1] in ".?" and item.text == " ".join(item.text.split())
+        halves[item.question] |= {item.half} & {"dev", "test"}
+        assert item.text.isascii() and item.text == " ".join(item.text.split())
         assert len(item.question) == 12
     assert all(len(of) <= 1 for of in halves.values())  # a question and all its rewordings: one half
 
