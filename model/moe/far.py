@@ -170,15 +170,40 @@ class FarCheck:
         found = [self._ratio(anchor, name, sample[name], self.level / len(shared)) for name in shared]
         return max(found, default=float("inf"))
 
+    def distance(self, task: int, sample: Mapping[str, Tensor]) -> float:
+        """Largest d(x) over the mean of the held-out d, over the modalities shared with the task: by this
+        samples are ordered. A mean is a better unit than `excess`'s rare distance, which few wordings tell.
+
+        Infinite and 0 as in `excess`.
+        """
+        anchor, found = self.anchors[task], []
+        for name in self.modalities:
+            if name in sample and name in anchor.means:
+                held_out = self._held_out(anchor, name)
+                if held_out is None or not len(held_out):
+                    found.append(0.0)
+                else:
+                    mean = max(float(held_out.mean()), _ROUNDING)
+                    found.append(self._distance(anchor, name, sample[name]) / mean)
+        return max(found, default=float("inf"))
+
     def _ratio(self, anchor: "Anchor", name: str, x: Tensor, share: float) -> float:
-        stats = anchor.stats.get(name)
-        if stats is None or stats.held_out is None:
+        held_out = self._held_out(anchor, name)
+        if held_out is None:
             return 0.0
-        place = (anchor.task_id, name)
+        stats = anchor.stats[name]
+        if self.wordings == "new" and stats.held_out_new is not None:
+            held_out = stats.held_out_new
+        return self._distance(anchor, name, x) / exceeded_by(share, held_out)
+
+    def _held_out(self, anchor: "Anchor", name: str) -> Tensor | None:
+        stats = anchor.stats.get(name)
+        return None if stats is None else stats.held_out
+
+    def _distance(self, anchor: "Anchor", name: str, x: Tensor) -> float:
+        stats, place = anchor.stats[name], (anchor.task_id, name)
         if place not in self._spaces:
             self._spaces[place] = OwnSpace.fit(stats.count, stats.narrow(stats.sum), stats.outer)
-        distance = self._spaces[place].distances(stats.narrow(x[None]))  # one by one: no batch to depend on
-        new = self.wordings == "new" and stats.held_out_new is not None
-        held_out = stats.held_out_new if new else stats.held_out
-        assert held_out is not None
-        return float(distance) / exceeded_by(share, held_out)
+        return float(
+            self._spaces[place].distances(stats.narrow(x[None]))
+        )  # one by one: no batch to depend on

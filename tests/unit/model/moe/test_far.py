@@ -1,5 +1,7 @@
 """What counts as far: held-out distances, their quantiles, and samples compared with them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -129,6 +131,25 @@ def test_any_shared_modality_makes_far_and_absent_ones_do_not_count() -> None:
     assert not check.is_far({"text": near}, [0, 1]) and check.is_far({"text": near + 25}, [0, 1])
     assert check.is_far({"audio": off}, [1, 0]) and check.excess(1, {"audio": off}) == float("inf")
     assert not FarCheck(anchors(), ("text",), 0.01, "known").is_far({"text": near, "audio": off}, [0, 1])
+
+
+def test_the_unit_of_a_distance_is_the_mean_of_the_held_out_ones() -> None:
+    made = anchors()
+    check = FarCheck(made, ("text", "audio"), 0.01, "known")
+    near, off = torch.zeros(6).double(), torch.full((4,), 1e4).double()
+    text, audio = (float(made[0].stats[name].held_out.mean()) for name in ("text", "audio"))
+    level = 0.01 / 2
+    sample = {"text": near + 9, "audio": off}
+    for name, mean in (("text", text), ("audio", audio)):
+        threshold = exceeded_by(level, made[0].stats[name].held_out)
+        one = FarCheck(made, (name,), level, "known")
+        assert one.distance(0, sample) == pytest.approx(one.excess(0, sample) * threshold / mean)
+    assert check.distance(0, sample) == max(
+        FarCheck(made, (name,), 0.5, "known").distance(0, sample) for name in ("text", "audio")
+    )
+    assert check.distance(1, {"audio": off}) == float("inf")
+    published = replace(made[0], stats={})
+    assert FarCheck([published], ("text",), 0.01, "known").distance(0, sample) == 0
 
 
 def test_thresholds_stay_when_tasks_are_added() -> None:
