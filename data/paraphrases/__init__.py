@@ -4,8 +4,8 @@ A file holds, per original question, its task, the half it belongs to and its re
 question stays what it was. Originals are named by the hash of their text, so that no annotation is copied
 here. `dev` is for choosing, `test` for reporting: an original and all its rewordings are in one half.
 `unseen` is a further hundred for each benchmark, written before the rules of data/rewording.txt and asked
-once, after everything was chosen. The two last are by four others who knew no rules: `others_dev` by two whose
-questions were then read to add rules, `others` by two whose questions nobody who wrote rules has read.
+once, after everything was chosen. The two last are by four others who knew no rules: `others_dev` by two
+whose questions were then read to add rules, `others` by two whose questions no writer of rules has read.
 """
 
 from __future__ import annotations
