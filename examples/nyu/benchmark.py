@@ -48,8 +48,8 @@ from data.command_line import main_command
 from examples.nyu.config import StudyConfig
 from examples.nyu.study import make_trainer
 from model.mtl.architectures import AOEMTL
+from model.mtl.convolutions import KINDS
 from model.mtl.heads import ReachingASPP
-from model.mtl.pointwise import PointwiseConv2d
 from train.mtl.trainer import Trainer
 from train.reporting import Reporting
 
@@ -255,7 +255,7 @@ def published_step(trainer: Trainer, inputs: Tensor, targets: dict[str, Tensor])
 def make_dense(model: nn.Module) -> None:
     """Convolutions as torch has them."""
     for module in model.modules():
-        if isinstance(module, PointwiseConv2d):
+        if type(module) in dict(KINDS):
             module.__class__ = nn.Conv2d
         elif isinstance(module, ReachingASPP):
             module.__class__ = ASPP

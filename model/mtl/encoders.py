@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from model.mtl.architectures import Architecture
-from model.mtl.pointwise import use_pointwise
+from model.mtl.convolutions import use_fast_gradients
 from model.mtl.recompute import lean
 
 PLAIN_WIDTHS = (64, 64, 128, 256)
 LARGE = 2**19  # numbers in a batch of images, from which on memory is worth time
-DEAR, DEAR_FOR_LONG = 300, 600  # multiply-adds by number
+DEAR, DEAR_FOR_LONG = 256, 576  # multiply-adds by number
 
 
 class StagedEncoder(nn.Module):
@@ -26,9 +26,9 @@ class StagedEncoder(nn.Module):
 
     recompute_from: numbers in a batch of images from which on stages make again in the backward pass what
     stands between their dear convolutions (model/mtl/recompute.py). The same gradients, to the bit on a CPU.
-    dear: multiply-adds by number from which on a convolution's results are kept. In a ResNet-50 300
-    lets the stem run again, 1x1 convolutions on up to 256 channels, and so all that widen a bottleneck but in
-    the last stage; 600 those on 512 channels and the first stage's 3x3 too.
+    dear: multiply-adds by number from which on a convolution's results are kept. In a ResNet-50 256
+    lets the stem run again and 1x1 convolutions on up to 128 channels, such as those that widen a bottleneck
+    in the first two stages; 576 those on up to 512 too.
     soon: the backward pass follows at once, so the last stage, first in it, is better kept whole.
     """
 
@@ -76,7 +76,7 @@ class DilatedResNet50(StagedEncoder):
         for name, part in network.named_children():
             if name not in ("avgpool", "fc"):
                 self.add_module(name, part)
-        use_pointwise(self)
+        use_fast_gradients(self)
         if state is not None:
             self.load(state)
 

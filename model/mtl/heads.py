@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
+from model.mtl.convolutions import use_fast_gradients
 from model.mtl.dilated import convolve
-from model.mtl.pointwise import use_pointwise
 
 DILATIONS = (12, 24, 36)
 HIDDEN = 256
@@ -47,7 +47,7 @@ def deeplab_head(inputs: int, outputs: int, hidden: int = HIDDEN) -> nn.Sequenti
         nn.ReLU(),
         nn.Conv2d(hidden, outputs, 1),
     )
-    use_pointwise(head)
+    use_fast_gradients(head)
     return head
 
 

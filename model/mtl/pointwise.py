@@ -48,15 +48,6 @@ def channels_last(image: Tensor) -> bool:
 class PointwiseConv2d(nn.Conv2d):
     """nn.Conv2d of kernel 1 and stride 1 without bias; same parameters, result and gradient."""
 
-    @classmethod
-    def like(cls, layer: nn.Conv2d) -> PointwiseConv2d:
-        """The same layer with the same parameters. Raises ValueError if it is of another kind."""
-        if not is_pointwise(layer):
-            raise ValueError(f"{layer}: expected kernel 1, stride 1, one group, no padding and no bias")
-        new = cls.__new__(cls)
-        new.__dict__ = layer.__dict__
-        return new
-
     def forward(self, inputs: Tensor) -> Tensor:
         if inputs.device.type not in ("cpu", "meta"):
             return super().forward(inputs)
@@ -76,11 +67,3 @@ def is_pointwise(layer: nn.Module) -> bool:
         and layer.bias is None
         and layer.padding in (0, (0, 0), "valid")
     )
-
-
-def use_pointwise(model: nn.Module) -> None:
-    """Put `PointwiseConv2d` in place of all layers that it can stand for."""
-    for parent in list(model.modules()):
-        for name, layer in parent.named_children():
-            if is_pointwise(layer):
-                setattr(parent, name, PointwiseConv2d.like(layer))  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from model.mtl.convolutions import stand_in, use_fast_gradients
 from model.mtl.encoders import DilatedResNet50
 from model.mtl.pointwise import PointwiseConv2d
 
@@ -22,7 +23,7 @@ def run(layer: nn.Conv2d, layout: torch.memory_format, wanted: bool) -> list[Ten
 def test_result_and_gradients(layout: torch.memory_format, wanted: bool) -> None:
     layer = nn.Conv2d(5, 7, 1, bias=False).double().to(memory_format=layout)
     (expected, *theirs), (found, *ours) = (
-        run(each, layout, wanted) for each in (layer, PointwiseConv2d.like(layer))
+        run(each, layout, wanted) for each in (layer, stand_in(layer, PointwiseConv2d))
     )
     assert torch.equal(found, expected) and found.stride() == expected.stride()
     for one, other in zip(ours, theirs, strict=True):
@@ -32,7 +33,7 @@ def test_result_and_gradients(layout: torch.memory_format, wanted: bool) -> None
 
 
 def test_autocast() -> None:
-    layer = PointwiseConv2d.like(nn.Conv2d(3, 4, 1, bias=False))
+    layer = stand_in(nn.Conv2d(3, 4, 1, bias=False), PointwiseConv2d)
     with torch.autocast("cpu", torch.bfloat16):
         out = layer(torch.randn(1, 3, 2, 2))
     assert out.dtype == torch.bfloat16
@@ -40,10 +41,11 @@ def test_autocast() -> None:
     assert layer.weight.grad.dtype == torch.float32
 
 
-def test_other_layers_are_refused() -> None:
-    for layer in (nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, bias=False), nn.Conv2d(4, 4, 1, 2, bias=False)):
-        with pytest.raises(ValueError, match="expected kernel 1, stride 1"):
-            PointwiseConv2d.like(layer)
+def test_other_layers_are_left_alone() -> None:
+    others = (nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, bias=False), nn.Conv2d(4, 4, 1, 2, bias=False))
+    model = nn.Sequential(*others)
+    use_fast_gradients(model)
+    assert tuple(model) == others
 
 
 def test_the_encoder_uses_it() -> None:
