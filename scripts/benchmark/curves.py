@@ -3,11 +3,11 @@
     python scripts/benchmark/curves.py --json OUT.json --picture OUT.png
     python scripts/benchmark/curves.py --only rank rows
 
-The language model has random weights and the middle size of the other benchmarks, bf16, experts of rank 16
-on all tokens of every even layer unless a curve says otherwise. The share of the limit is
-`planned FLOPs / (seconds * peak)`: FLOPs as model/planning counts them, peak that of a large bf16 product
-measured in the same run. What is below 1 went into everything that is no product, and into products that are
-too small to reach the peak.
+The language model has random weights and the middle size of the other benchmarks, experts of rank 16 on all
+tokens of every even layer unless a curve says otherwise. The share of the limit is
+`planned FLOPs / (seconds * peak)`: FLOPs as model/planning counts them, peak that of a large product of the
+same type (bf16, or fp32 where the processor has no products for it), measured in the same run. What is below
+1 went into everything that is no product, and into products that are too small to reach the peak.
 
 Curves: `tasks` (experts held, answering a mixed batch of 8), `length` (of a clip: windows of sound of
 10 s), `frames` (vision tower alone), `rank`, `rows` (of a training batch).
@@ -42,7 +42,7 @@ from model.planning.skeleton import Configs, build_skeleton
 from scripts.benchmark import mid
 from scripts.benchmark.full_size import ANSWER, AUDIO, BEFORE, QUESTION, VIDEO, prompts, random_llm
 from scripts.benchmark.main import machine
-from scripts.benchmark.timing import kept_for_backward, opened, seconds
+from scripts.benchmark.timing import kept_for_backward, opened, seconds, working_dtype
 
 CONFIG = ExpertConfig(rank=16, alpha=32.0)
 ROWS, ANSWERED, TOKENS = 2, 8, 8  # rows of a training batch, of an answered one, tokens of an answer
@@ -85,7 +85,9 @@ def training_point(bench: Bench, x: float, config: ExpertConfig, rows: int, wind
     model = AnchorLM(bench.llm, bank).train()
     optimizer = torch.optim.AdamW(bank.train_only(0), lr=1e-4, fused=True)
     frozen = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    batch = prompts(rows, bench.sizes.llm.width, torch.device("cpu"), 0, audio=AUDIO * windows)
+    batch = prompts(
+        rows, bench.sizes.llm.width, torch.device("cpu"), 0, audio=AUDIO * windows, dtype=working_dtype()
+    )
     ids = [0] * rows
 
     def step() -> None:
@@ -122,7 +124,7 @@ def over_length(bench: Bench) -> Iterator[Point]:
 
 def over_tasks(bench: Bench) -> Iterator[Point]:
     """Answering a batch whose rows have different experts, as far as there are so many."""
-    batch = prompts(ANSWERED, bench.sizes.llm.width, torch.device("cpu"), 0)
+    batch = prompts(ANSWERED, bench.sizes.llm.width, torch.device("cpu"), 0, dtype=working_dtype())
     prompt = sum(prompt_of().scope("all")) - ANSWER
     bank = ExpertBank(bench.llm, CONFIG)
     model = AnchorLM(bench.llm, bank).eval()
@@ -207,13 +209,13 @@ def main(arguments: argparse.Namespace) -> None:
     about = machine()
     vision = {"model_type": "clip_vision_model", **mid.VISION_CONFIG}
     configs = Configs(Path("mid"), mid.BASE_CONFIG, vision, BEATsConfig(**mid.AUDIO_CONFIG), {})
-    llm = random_llm(configs, torch.device("cpu"))
+    llm = random_llm(configs, torch.device("cpu"), working_dtype())
     block_attention.register()
     llm.set_attn_implementation(block_attention.NAME)
     bench = Bench(
         llm,
         build_skeleton(configs).sizes,
-        about["peak_gflops_bf16"] * 1e9,
+        about["peak_gflops_bf16" if working_dtype() is torch.bfloat16 else "peak_gflops_fp32"] * 1e9,
         arguments.repeats,
     )
     found: dict[str, list[Point]] = {}

@@ -38,7 +38,7 @@ from model.planning.flops import clip_flops, sound_flops
 from model.planning.skeleton import build_skeleton, read_configs
 from scripts.benchmark.mid import FRAMES, write_mid, write_questions
 from scripts.benchmark.published import PublishedRecipe
-from scripts.benchmark.timing import Side, opened, parser, product_peak, seconds
+from scripts.benchmark.timing import Side, opened, parser, product_peak, seconds, working_dtype
 
 STAGES = 4
 BATCH = 8
@@ -58,9 +58,9 @@ def run(quick: bool = False) -> dict[str, float]:
         for tokens in ("all", "text"):
             with opened(paths, Path(place) / tokens, ExpertConfig(tokens=tokens), ours=True) as side:
                 side.inputs.encoder.round_parts()  # once at the start of a run
-                peak = product_peak(torch.bfloat16)
+                peak = product_peak(working_dtype())
                 encoding = seconds(lambda: side.inputs.encode(samples, jobs=jobs)) / len(samples)
-                peak = max(peak, product_peak(torch.bfloat16))
+                peak = max(peak, product_peak(working_dtype()))
                 answer = our_seconds(side, samples, jobs, repeats=1 if quick else 3)
             print(f"  ours, {tokens}: encoding {encoding:.2f} s, answer {answer:.2f} s", flush=True)
             found["eval.towers.share_of_peak"] = tower_flops(paths) / encoding / peak

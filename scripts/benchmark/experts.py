@@ -41,6 +41,7 @@ from model.moe.experts import ExpertBank, ExpertConfig
 from model.moe.pack_files import YOUNG
 from model.moe.peft_adapters import write_adapter
 from model.moe.routing import Router, RouterConfig, RoutingFeatures
+from scripts.benchmark.timing import working_dtype
 
 VOCABULARY, WIDTH = 49152, 576
 ROWS = 8  # of a mixed batch
@@ -90,7 +91,7 @@ def parts(quick: bool) -> Iterator[dict[str, float]]:
 
 
 def mid_llm() -> LlamaForCausalLM:
-    """The mid-size LLM, bfloat16, random weights."""
+    """The mid-size LLM, random weights."""
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,
@@ -100,7 +101,7 @@ def mid_llm() -> LlamaForCausalLM:
         num_key_value_heads=3,
         tie_word_embeddings=True,
     )
-    return LlamaForCausalLM(config).eval().to(torch.bfloat16)
+    return LlamaForCausalLM(config).eval().to(working_dtype())
 
 
 def medians(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -228,7 +229,7 @@ def best_settings(ours: AnchorLM, peft: object, sizes: Sizes) -> dict[str, float
     four to a clip."""
     assert ours.bank is not None
     asked = 24  # tokens of a question
-    clips = [torch.randn(sizes.prompt - asked, WIDTH, dtype=torch.bfloat16) for _ in range(ROWS)]
+    clips = [torch.randn(sizes.prompt - asked, WIDTH, dtype=working_dtype()) for _ in range(ROWS)]
     questions = [torch.randint(VOCABULARY, (asked,)) for _ in range(ROWS)]
     embedding = ours.llm.get_input_embeddings()
     figures = {}
@@ -274,7 +275,7 @@ def routing(llm: LlamaForCausalLM, sizes: Sizes) -> dict[str, float]:
         return RoutingFeatures(values, {name: torch.ones(rows, dtype=torch.bool) for name in modalities})
 
     one, many = features(1), features(2 * ROWS)
-    prompt = torch.randn(1, 660, WIDTH, dtype=torch.bfloat16)
+    prompt = torch.randn(1, 660, WIDTH, dtype=working_dtype())
     seconds = medians(
         {
             "prefill": lambda: llm.base_model(inputs_embeds=prompt, use_cache=True),

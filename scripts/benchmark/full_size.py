@@ -106,21 +106,29 @@ def main(arguments: argparse.Namespace) -> None:
         write_json_atomic(arguments.json, {"device": name, "cases": [asdict(one) for one in found]})
 
 
-def random_llm(configs: Configs, device: torch.device) -> torch.nn.Module:
-    """The language model with random weights in bf16, frozen."""
+def random_llm(
+    configs: Configs, device: torch.device, dtype: torch.dtype = torch.bfloat16
+) -> torch.nn.Module:
+    """The language model with random weights, frozen."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
+    torch.set_default_dtype(dtype)
     try:
         with device:
-            llm = AutoModelForCausalLM.from_config(
-                llm_config(configs.source, configs.base), dtype=torch.bfloat16
-            )
+            llm = AutoModelForCausalLM.from_config(llm_config(configs.source, configs.base), dtype=dtype)
     finally:
         torch.set_default_dtype(before)
     return llm.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
-def prompts(rows: int, width: int, device: torch.device, seed: int, *, audio: int = AUDIO) -> PromptBatch:
+def prompts(
+    rows: int,
+    width: int,
+    device: torch.device,
+    seed: int,
+    *,
+    audio: int = AUDIO,
+    dtype: torch.dtype = torch.bfloat16,
+) -> PromptBatch:
     """Random prompts with media and answers. audio: tokens of the sound."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -130,7 +138,7 @@ def prompts(rows: int, width: int, device: torch.device, seed: int, *, audio: in
     ids = [[*some(BEFORE), VIDEO_ID, AUDIO_ID, *some(QUESTION), *some(ANSWER)] for _ in range(rows)]
     labels = [[IGNORE] * (len(row) - ANSWER) + row[-ANSWER:] for row in ids]
     media = [
-        [torch.randn(n, width, generator=generator).to(device, torch.bfloat16) for n in (VIDEO, audio)]
+        [torch.randn(n, width, generator=generator).to(device, dtype) for n in (VIDEO, audio)]
         for _ in range(rows)
     ]
     return PromptBatch(

@@ -3,7 +3,8 @@
     bash scripts/bench.sh [--quick] [--json OUT] [--only training experts]
 
 A ratio above 1 says how many times as fast ours is; names with `memory` are our bytes over the others. The
-machine, its peak of matrix products and all versions are printed with them.
+machine, its peak of matrix products and all versions are printed with them. Our side works in bf16 where the
+processor has products for it, and in fp32, as the other, where it has none.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import torch
 
 from data.command_line import main_command
 from data.files import write_json_atomic
-from scripts.benchmark.timing import parser, product_peak
+from scripts.benchmark.timing import parser, product_peak, working_dtype
 
 TOPICS = tuple(
     sorted(p.stem for p in Path(__file__).parent.glob("*.py") if "\ndef run(quick" in p.read_text("utf-8"))
@@ -65,6 +66,7 @@ def machine() -> dict[str, Any]:
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "peak_gflops_fp32": round(product_peak(torch.float32) / 1e9),
         "peak_gflops_bf16": round(product_peak(torch.bfloat16) / 1e9),
+        "ours": str(working_dtype()).removeprefix("torch."),
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
     }

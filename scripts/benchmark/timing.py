@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from model.language_model.backbone import BackbonePaths, load_backbone
 from model.moe.experts import ExpertBank, ExpertConfig
 
 LONG = 0.05  # seconds of a product
+TRIED = 512  # rows of the products that are compared
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Side:
 @contextmanager
 def opened(paths: BackbonePaths, store: Path, expert: ExpertConfig, ours: bool) -> Iterator[Side]:
     """A backbone with expert 0, freed at the end."""
-    dtype = torch.bfloat16 if ours else torch.float32
+    dtype = working_dtype() if ours else torch.float32
     backbone = load_backbone(
         paths, dtype=dtype, towers=dtype, attn_implementation="blocks" if ours else "sdpa"
     )
@@ -92,6 +93,13 @@ def product_peak(dtype: torch.dtype, side: int = 2048) -> float:
         if size == side or seconds(product, warm_up=1) > LONG:
             return 2 * size**3 / seconds(product, repeats=5, warm_up=1)
         size = min(side, 2 * size)
+
+
+@cache
+def working_dtype() -> torch.dtype:
+    """What our side works in: bfloat16 where the processor has products for it, else float32."""
+    narrow, wide = (product_peak(dtype, TRIED) for dtype in (torch.bfloat16, torch.float32))
+    return torch.bfloat16 if narrow > wide else torch.float32
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

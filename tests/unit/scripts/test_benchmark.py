@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from scripts.benchmark import curves, full_size, main, mid, training
+from scripts.benchmark import curves, full_size, main, mid, timing, training
 
 SMALL_LLM = {
     "vocab_size": 1024,
@@ -96,3 +97,13 @@ def test_curves_have_a_point_for_every_size(
     held = [point["mebibytes"] for point in found["tasks"]]
     assert held[1] == 2 * held[0]
     assert picture.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_ours_works_in_the_type_that_the_processor_is_fast_in(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "product_peak", lambda asked, side: 2.0 if asked is dtype else 1.0)
+    timing.working_dtype.cache_clear()
+    assert timing.working_dtype() is dtype
+    timing.working_dtype.cache_clear()
