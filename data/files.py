@@ -150,6 +150,7 @@ def only_run_in(folder: Path, patience: float = 10.0) -> Iterator[None]:
         _lock(file, folder, patience)
         with naming(file.name):
             file.truncate(0)
+            # Unbuffered: what a buffer could not write it would try to write again when it is closed.
             os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
 

@@ -58,7 +58,7 @@ def held_out(exam: Exam, task: int) -> HeldOut:
 def _distance(exam: Exam, router: Router, text: str) -> float:
     """How far a question is from the nearest known task, in units of the distances usual in it."""
     sample = {TEXT: exam.vectors.rows([text])[0]}
-    nearest = min(router.far_check.distance(task, sample) for task in router.candidates)
+    nearest = min(router.far_check.relative_distance(task, sample) for task in router.candidates)
     return min(nearest, _FARTHEST)
 
 

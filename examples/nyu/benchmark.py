@@ -255,7 +255,7 @@ def published_step(trainer: Trainer, inputs: Tensor, targets: dict[str, Tensor])
 def make_dense(model: nn.Module) -> None:
     """Convolutions as torch has them."""
     for module in model.modules():
-        if type(module) in dict(KINDS):
+        if isinstance(module, KINDS):
             module.__class__ = nn.Conv2d
         elif isinstance(module, ReachingASPP):
             module.__class__ = ASPP

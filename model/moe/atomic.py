@@ -1,10 +1,13 @@
 """Atomic writing, so that a reader never sees a part of a file. Needs no torch."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -43,14 +46,16 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Errors of the system that name no file, as those of writes to an open one, name this."""
+    """Errors of the system that name no file, as those of writes to an open one, name this; where space is
+    what lacks, with what to do.
+    """
     try:
         yield
     except OSError as error:
-        if error.filename is not None:
+        if error.errno is None or error.filename is not None:
             raise
-        reason = f"{error.strerror or error}; free some space and start again"
-        raise OSError(error.errno, reason, str(path)) from error
+        advice = "; free some space and start again" if error.errno in NO_SPACE else ""
+        raise OSError(error.errno, f"{error.strerror}{advice}", str(path)) from error
 
 
 def _discard(path: Path) -> None:

@@ -170,9 +170,10 @@ class FarCheck:
         found = [self._ratio(anchor, name, sample[name], self.level / len(shared)) for name in shared]
         return max(found, default=float("inf"))
 
-    def distance(self, task: int, sample: Mapping[str, Tensor]) -> float:
-        """Largest d(x) over the mean of the held-out d, over the modalities shared with the task: by this
-        samples are ordered. A mean is a better unit than `excess`'s rare distance, which few wordings tell.
+    def relative_distance(self, task: int, sample: Mapping[str, Tensor]) -> float:
+        """Largest d(x) over the mean of the held-out d, over the modalities shared with the task: samples are
+        ordered by this, whatever `level` and `wordings` are. A mean is a better unit than the rare distance
+        of `excess`, of which a few wordings tell little.
 
         Infinite and 0 as in `excess`.
         """
@@ -184,7 +185,7 @@ class FarCheck:
                     found.append(0.0)
                 else:
                     mean = max(float(held_out.mean()), _ROUNDING)
-                    found.append(self._distance(anchor, name, sample[name]) / mean)
+                    found.append(self._own_distance(anchor, name, sample[name]) / mean)
         return max(found, default=float("inf"))
 
     def _ratio(self, anchor: "Anchor", name: str, x: Tensor, share: float) -> float:
@@ -194,16 +195,15 @@ class FarCheck:
         stats = anchor.stats[name]
         if self.wordings == "new" and stats.held_out_new is not None:
             held_out = stats.held_out_new
-        return self._distance(anchor, name, x) / exceeded_by(share, held_out)
+        return self._own_distance(anchor, name, x) / exceeded_by(share, held_out)
 
     def _held_out(self, anchor: "Anchor", name: str) -> Tensor | None:
         stats = anchor.stats.get(name)
         return None if stats is None else stats.held_out
 
-    def _distance(self, anchor: "Anchor", name: str, x: Tensor) -> float:
+    def _own_distance(self, anchor: "Anchor", name: str, x: Tensor) -> float:
         stats, place = anchor.stats[name], (anchor.task_id, name)
         if place not in self._spaces:
             self._spaces[place] = OwnSpace.fit(stats.count, stats.narrow(stats.sum), stats.outer)
-        return float(
-            self._spaces[place].distances(stats.narrow(x[None]))
-        )  # one by one: no batch to depend on
+        # One by one: no batch to depend on.
+        return float(self._spaces[place].distances(stats.narrow(x[None])))

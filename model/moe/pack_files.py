@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
 
 import torch
@@ -155,19 +156,20 @@ class Pack:
         """Write the values of all rows, flush, then their entries: a row without entry is none."""
         pages: dict[int, bytes] = {}
         row = self.begun
-        with naming(self.path), self.path.open("r+b") as file:
+        with self.path.open("r+b", buffering=0) as file:
             try:
                 for path in paths:
                     source = Source.read(path)
                     if source.layout != self.layout:
                         continue  # it cannot share a bank with the others, and the bank will say so
                     entry, values = source.row()
-                    file.seek(self.layout.offset(row) + PAGE)
-                    file.write(values.numpy().data)
+                    with naming(self.path):
+                        file.seek(self.layout.offset(row) + PAGE)
+                        _write_all(file, values.numpy().data)
                     pages[self.layout.offset(row)] = entry.page()
                     row += 1
-                file.flush()
-                os.fsync(file.fileno())
+                with naming(self.path):
+                    os.fsync(file.fileno())
             except BaseException:
                 with suppress(OSError):
                     os.ftruncate(file.fileno(), len(self._mapped))
@@ -196,6 +198,13 @@ def make_pack(path: Path, layout: Layout, experts: Sequence[Path]) -> None:
                 file.write(entry.page())
                 file.write(values.numpy().data)
     logger.info("%s: made from the expert files", path)
+
+
+def _write_all(file: FileIO, content: memoryview) -> None:
+    """Write to an unbuffered file, which may take less than all at once."""
+    rest = content.cast("B")
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _write_pages(path: Path, pages: Mapping[int, bytes]) -> None:

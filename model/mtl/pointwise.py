@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class _Pointwise(torch.autograd.Function):
@@ -24,6 +25,7 @@ class _Pointwise(torch.autograd.Function):
         return torch.conv2d(inputs, weight)
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor]:
         inputs, weight = ctx.saved_tensors
         matrix, wanted = weight.flatten(1), ctx.needs_input_grad[0]  # (O, C)
@@ -58,7 +60,7 @@ class PointwiseConv2d(nn.Conv2d):
         return _Pointwise.apply(inputs, weight)
 
 
-def is_pointwise(layer: nn.Module) -> bool:
+def can_be_pointwise(layer: nn.Module) -> bool:
     """Whether a layer is a convolution that `PointwiseConv2d` can stand for."""
     return (
         isinstance(layer, nn.Conv2d)

@@ -11,7 +11,7 @@ elementwise product, which over channels is a batch of 16 matrix products. The g
     dW = G^T [sum over tiles of (B^T d B) * m] G
     dd = B [(G w G^T) * m] B^T, added up where tiles overlap
 
-The result is torch's own, to the bit; rounding in the backward pass only turns no unit of a ReLU on or off.
+The result is torch's own, to the bit: rounding in the backward pass cannot turn a unit of a ReLU on or off.
 A convolution with dilation d is d x d convolutions without, each of every d-th row and column.
 
 Legend: B images, C input and O output channels, N = B times dilation squared, h x w tiles of a map.
@@ -19,15 +19,16 @@ Legend: B images, C input and O output channels, N = B times dilation squared, h
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from model.mtl.pointwise import channels_last
 
-LEAST = 256  # channels from which on laying out tiles costs less than is saved
-MOST = 1.25  # pixels in tiles by pixel of the map up to which it does
+LEAST_CHANNELS = 256  # from which on laying out tiles costs less than is saved
+MOST_PADDING = 1.25  # pixels in tiles by pixel of the map up to which it does
 G = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
 
 
@@ -39,17 +40,20 @@ class _Convolution(torch.autograd.Function):
         return torch.conv2d(inputs, weight, padding=dilation, dilation=dilation)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None]:
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         inputs, weight = ctx.saved_tensors
         spread = spread_tiles(to_grids(gradients[0], ctx.dilation, border=0))
-        tiles = cut_tiles(to_grids(inputs, ctx.dilation, border=1))
-        rows, columns = spread.view(16, -1, len(weight)), tiles.view(16, -1, inputs.shape[1])
-        grad_weight = _kernel_gradient(torch.bmm(columns.transpose(1, 2), rows))
-        if not ctx.needs_input_grad[0]:
-            return None, grad_weight, None
-        torch.bmm(rows, _transformed(weight), out=columns)  # in place of what was in the tiles
-        del spread, rows
-        return from_grids(add_tiles(tiles), inputs, ctx.dilation), grad_weight, None
+        rows, grad_inputs, grad_weight = spread.view(16, -1, len(weight)), None, None
+        if ctx.needs_input_grad[1]:
+            tiles = cut_tiles(to_grids(inputs, ctx.dilation, border=1)).view(16, -1, inputs.shape[1])
+            grad_weight = _kernel_gradient(torch.bmm(tiles.transpose(1, 2), rows))
+            del tiles
+        if ctx.needs_input_grad[0]:
+            tiles = torch.bmm(rows, _transformed(weight)).view(*spread.shape[:-1], inputs.shape[1])
+            del spread, rows
+            grad_inputs = from_grids(add_tiles(tiles), inputs.shape, ctx.dilation)
+        return grad_inputs, grad_weight, None
 
 
 def to_grids(image: Tensor, dilation: int, border: int) -> Tensor:
@@ -66,10 +70,10 @@ def to_grids(image: Tensor, dilation: int, border: int) -> Tensor:
     return grids.flatten(0, 2)
 
 
-def from_grids(grids: Tensor, like: Tensor, dilation: int) -> Tensor:
-    """The way back, from grids without a border. (N, 2h, 2w, C) -> (B, C, H, W)"""
-    batch, channels, height, width = like.shape
-    image, rows = torch.empty_like(like), like.new_empty(height, width, channels)
+def from_grids(grids: Tensor, shape: torch.Size, dilation: int) -> Tensor:
+    """The way back, from grids without a border. (N, 2h, 2w, C) -> shape (B, C, H, W)"""
+    batch, channels, height, width = shape
+    image, rows = grids.new_empty(shape), grids.new_empty(height, width, channels)
     for pixels, grid in zip(image, grids.unflatten(0, (batch, dilation, dilation)), strict=True):
         for i, j, piece in _pieces(rows, dilation):
             piece.copy_(grid[i, j, : piece.shape[0], : piece.shape[1]])
@@ -137,7 +141,7 @@ def _add_overlapping(parts: Tensor, out: Tensor) -> None:
 def _kernel_gradient(products: Tensor) -> Tensor:
     """G^T u G. (16, C, O) -> (O, C, 3, 3)"""
     kernels = _both_axes(products).t() @ products.flatten(1)
-    return kernels.view(3, 3, *products.shape[1:]).permute(3, 2, 0, 1)
+    return kernels.view(3, 3, *products.shape[1:]).permute(3, 2, 0, 1).contiguous()
 
 
 def _transformed(weight: Tensor) -> Tensor:
@@ -159,14 +163,15 @@ def _even(size: int, dilation: int) -> int:
 
 class WinogradConv2d(nn.Conv2d):
     """nn.Conv2d of kernel 3 and stride 1 that keeps the map's size, without bias: the same parameters and
-    result, and, on a processor in 32 or 64 bits, the same gradient but for rounding.
+    result, and, on a processor in 32 or 64 bits, the same gradient but for rounding, which can be taken once
+    (not differentiated again) and by autograd alone (not by torch.func).
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, O, H, W)"""
         narrow = torch.is_autocast_enabled("cpu") or inputs.dtype not in (torch.float32, torch.float64)
-        elsewhere = inputs.device.type != "cpu" or channels_last(inputs)
-        if narrow or elsewhere or in_tiles(inputs, self.dilation[0]) > MOST:
+        elsewhere = inputs.device.type != "cpu" or inputs.ndim != 4 or not inputs.numel()
+        if narrow or elsewhere or channels_last(inputs) or in_tiles(inputs, self.dilation[0]) > MOST_PADDING:
             return super().forward(inputs)
         return _Convolution.apply(inputs, self.weight, self.dilation[0])
 
@@ -177,8 +182,8 @@ def in_tiles(image: Tensor, dilation: int) -> float:
     return height * width
 
 
-def is_winograd(layer: nn.Module) -> bool:
-    """Whether a layer is a convolution for which `WinogradConv2d` can stand and is worth it."""
+def can_be_winograd(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether a layer is a convolution for which `WinogradConv2d` can stand."""
     return (
         isinstance(layer, nn.Conv2d)
         and (layer.kernel_size, layer.stride) == ((3, 3), (1, 1))
@@ -187,5 +192,9 @@ def is_winograd(layer: nn.Module) -> bool:
         and layer.padding_mode == "zeros"
         and layer.groups == 1
         and layer.bias is None
-        and min(layer.in_channels, layer.out_channels) >= LEAST
     )
+
+
+def worth_winograd(layer: nn.Module) -> bool:
+    """Whether it can, and has channels enough to be faster."""
+    return can_be_winograd(layer) and min(layer.in_channels, layer.out_channels) >= LEAST_CHANNELS

@@ -6,7 +6,7 @@
 The language model has random weights and the middle size of the other benchmarks, experts of rank 16 on all
 tokens of every even layer unless a curve says otherwise. The share of the limit is
 `planned FLOPs / (seconds * peak)`: FLOPs as model/planning counts them, peak that of a large product of the
-same type (bf16, or fp32 where the processor has no products for it), measured in the same run. What is below
+same type (bf16, or fp32 where the processor multiplies that faster), measured in the same run. What is below
 1 went into everything that is no product, and into products that are too small to reach the peak.
 
 Curves: `tasks` (experts held, answering a mixed batch of 8), `length` (of a clip: windows of sound of

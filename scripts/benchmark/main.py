@@ -4,7 +4,7 @@
 
 A ratio above 1 says how many times as fast ours is; names with `memory` are our bytes over the others. The
 machine, its peak of matrix products and all versions are printed with them. Our side works in bf16 where the
-processor has products for it, and in fp32, as the other, where it has none.
+processor multiplies it faster than fp32, else in fp32.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def machine() -> dict[str, Any]:
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "peak_gflops_fp32": round(product_peak(torch.float32) / 1e9),
         "peak_gflops_bf16": round(product_peak(torch.bfloat16) / 1e9),
-        "ours": str(working_dtype()).removeprefix("torch."),
+        "our_dtype": str(working_dtype()).removeprefix("torch."),
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
     }

@@ -97,7 +97,7 @@ def product_peak(dtype: torch.dtype, side: int = 2048) -> float:
 
 @cache
 def working_dtype() -> torch.dtype:
-    """What our side works in: bfloat16 where the processor has products for it, else float32."""
+    """What our side works in: bfloat16 where the processor multiplies it faster than float32, else that."""
     narrow, wide = (product_peak(dtype, TRIED) for dtype in (torch.bfloat16, torch.float32))
     return torch.bfloat16 if narrow > wide else torch.float32
 

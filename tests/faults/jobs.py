@@ -137,7 +137,7 @@ class Job:
             os.killpg(self.pid, signal.SIGKILL)
 
     def has_ended(self) -> bool:
-        """Whether it has, by itself."""
+        """Whether it has."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def wait(self, *, kill_after: float | None = None, delay: float = 0.0) -> Ended:

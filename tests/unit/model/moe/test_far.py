@@ -143,13 +143,15 @@ def test_the_unit_of_a_distance_is_the_mean_of_the_held_out_ones() -> None:
     for name, mean in (("text", text), ("audio", audio)):
         threshold = exceeded_by(level, made[0].stats[name].held_out)
         one = FarCheck(made, (name,), level, "known")
-        assert one.distance(0, sample) == pytest.approx(one.excess(0, sample) * threshold / mean)
-    assert check.distance(0, sample) == max(
-        FarCheck(made, (name,), 0.5, "known").distance(0, sample) for name in ("text", "audio")
+        assert one.relative_distance(0, sample) == pytest.approx(one.excess(0, sample) * threshold / mean)
+    assert check.relative_distance(0, sample) == max(
+        FarCheck(made, (name,), 0.5, "known").relative_distance(0, sample) for name in ("text", "audio")
     )
-    assert check.distance(1, {"audio": off}) == float("inf")
+    new = FarCheck(made, ("text", "audio"), 0.2, "new")
+    assert new.relative_distance(0, sample) == check.relative_distance(0, sample)
+    assert check.relative_distance(1, {"audio": off}) == float("inf")
     published = replace(made[0], stats={})
-    assert FarCheck([published], ("text",), 0.01, "known").distance(0, sample) == 0
+    assert FarCheck([published], ("text",), 0.01, "known").relative_distance(0, sample) == 0
 
 
 def test_thresholds_stay_when_tasks_are_added() -> None:

@@ -46,6 +46,9 @@ def test_other_layers_are_left_alone() -> None:
     model = nn.Sequential(*others)
     use_fast_gradients(model)
     assert tuple(model) == others
+    for layer in others:
+        with pytest.raises(ValueError, match="PointwiseConv2d cannot stand for it"):
+            stand_in(layer, PointwiseConv2d)
 
 
 def test_the_encoder_uses_it() -> None:

@@ -16,7 +16,7 @@ SIZES = [(8, 12), (7, 5), (1, 1), (3, 16)]
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """However much of the tiles lies beyond the map."""
-    monkeypatch.setattr(winograd, "MOST", 1e9)
+    monkeypatch.setattr(winograd, "MOST_PADDING", 1e9)
 
 
 def layer(dilation: int = 1, dtype: torch.dtype = torch.float64) -> nn.Conv2d:
@@ -70,13 +70,39 @@ def test_rounding_is_small() -> None:
         assert (one - other).norm() < 2e-6 * other.norm()
 
 
+@pytest.mark.parametrize("order", [(0, 1, 3, 2), (0, 3, 1, 2), (1, 0, 2, 3)])
+def test_inputs_that_lie_otherwise_in_memory(order: tuple[int, ...]) -> None:
+    there = torch.randn(3, 3, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = []
+    for each in (layer(), by_winograd(layer())):
+        image = there.permute(order).requires_grad_()
+        each(image).sin().sum().backward()
+        found.append(image.grad)
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
+def test_frozen_weight() -> None:
+    expected, found = (run(each.requires_grad_(False), (6, 4)) for each in (layer(), by_winograd(layer())))
+    assert found[2] is None
+    torch.testing.assert_close(found[1], expected[1])
+
+
+def test_gradient_of_the_gradient_is_refused() -> None:
+    image = torch.randn(1, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(by_winograd(layer())(image).sin().sum(), image, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_torchs_own_for_16_bits_and_little_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd._Convolution, "apply", None)
     one = by_winograd(layer(dtype=torch.float32))
     with torch.autocast("cpu", torch.bfloat16):
         assert one(torch.randn(1, 3, 4, 4)).dtype == torch.bfloat16
+    assert by_winograd(layer(dtype=torch.bfloat16))(torch.randn(1, 3, 4, 4).bfloat16()).shape == (1, 5, 4, 4)
+    assert one(torch.randn(3, 4, 4)).shape == (5, 4, 4) and one(torch.randn(0, 3, 4, 4)).shape == (0, 5, 4, 4)
     assert one(torch.randn(1, 3, 4, 4).to(memory_format=torch.channels_last)).shape == (1, 5, 4, 4)
-    monkeypatch.setattr(winograd, "MOST", 1.25)
+    monkeypatch.setattr(winograd, "MOST_PADDING", 1.25)
     assert one(torch.randn(1, 3, 5, 5)).shape == (1, 5, 5, 5)
 
 
@@ -93,6 +119,12 @@ def test_where_it_is_used() -> None:
             for model in (DilatedResNet50(), deeplab_head(2048, 13), deeplab_head(64, 13, hidden=48))
         }
     assert list(count.values()) == [9, 4, 0]
+
+
+def test_a_layer_that_it_cannot_stand_for_is_refused() -> None:
+    for other in (nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(3, 5, 3, padding=1, stride=2, bias=False)):
+        with pytest.raises(ValueError, match="WinogradConv2d cannot stand for it"):
+            by_winograd(other)
 
 
 def test_other_layers_are_left_alone() -> None:
