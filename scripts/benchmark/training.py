@@ -96,8 +96,8 @@ def published_cost(paths: BackbonePaths, samples: Sequence[Sample], store: Path,
 def our_cost(
     paths: BackbonePaths, samples: Sequence[Sample], store: Path, tokens: str, steps: int, kept: bool
 ) -> Cost:
-    """Ours: bf16 (see `working_dtype`), LoRA of rank 16 on every even layer, loss at the answer, clips encoded
-    once; the prefix that the experts leave alone kept or computed in every step."""
+    """Ours: bf16 (see `working_dtype`), LoRA of rank 16 on every even layer, loss at the answer, clips
+    encoded once; the prefix that the experts leave alone kept or computed in every step."""
     with opened(paths, store, ExpertConfig(tokens=tokens), ours=True) as room:
         encoding = seconds(lambda: room.inputs.encode(samples)) / len(samples)
         if not kept:
