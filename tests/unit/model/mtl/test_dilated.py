@@ -1,6 +1,7 @@
 """Convolution over the taps that reach the map is the convolution."""
 
 from collections.abc import Sequence
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabHead
 
+from model.mtl import dilated
 from model.mtl.dilated import convolve, cuts, from_blocks, share_of_work, to_blocks
 from model.mtl.heads import ReachingASPP, deeplab_head
 
@@ -39,17 +41,34 @@ def both(layers: Sequence[nn.Conv2d], height: int, width: int, layout: torch.mem
     dilations=st.lists(st.tuples(st.integers(1, 10), st.integers(1, 10)), min_size=1, max_size=3),
     kernel=st.sampled_from([(3, 3), (1, 3), (5, 3)]),
     layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
+    small=st.sampled_from([0, 1000]),
 )
 def test_outputs_and_gradients(
-    height: int, width: int, dilations: list[Pair], kernel: Pair, layout: torch.memory_format
+    height: int, width: int, dilations: list[Pair], kernel: Pair, layout: torch.memory_format, small: int
 ) -> None:
     layers = []
     for number, dilation in enumerate(dilations):
         padding = tuple(d * (k // 2) for d, k in zip(dilation, kernel, strict=True))
         layer = nn.Conv2d(3, 4 + number, kernel, padding=padding, dilation=dilation, bias=False)
         layers.append(layer.double())
-    for expected, ours in zip(*both(layers, height, width, layout), strict=True):
+    with patch.object(dilated, "SMALL", small):
+        pairs = list(zip(*both(layers, height, width, layout), strict=True))
+    for expected, ours in pairs:
         torch.testing.assert_close(ours, expected)
+
+
+def test_small_maps_have_torchs_results_to_the_bit() -> None:
+    torch.manual_seed(0)
+    pyramid = [nn.Conv2d(96, 8, 3, padding=d, dilation=d, bias=False) for d in (12, 24)]
+    for layer in pyramid:
+        layer.to(memory_format=torch.channels_last)  # as in ReachingASPP
+    image = torch.randn(1, 96, 18, 24)
+    assert 18 * 24 < dilated.SMALL
+    for layer, out in zip(pyramid, convolve(image, pyramid), strict=True):
+        expected = torch.conv2d(
+            image, layer.weight.contiguous(), padding=layer.padding, dilation=layer.dilation
+        )
+        assert torch.equal(out, expected) and out.is_contiguous()
 
 
 @given(height=st.integers(1, 9), width=st.integers(1, 9), step=st.tuples(*2 * [st.integers(1, 10)]))
