@@ -23,7 +23,8 @@ answers only what is missing.
   OUTPUT=DIR        what train_all_tasks.sh wrote (output/NAME, NAME being the benchmark's)
   EXPERTS=DIR       given experts and anchors, such as checkpoints/AVQACL-MoE-experts, instead of OUTPUT's
   RESULTS=DIR       results and report (eval_results/NAME)
-  METHODS="..."     of anchor_moe oracle sequential joint zero_shot blind replay ewc lwf olora moe_lora l2p, or all
+  METHODS="..."     of anchor_moe oracle sequential joint zero_shot blind replay ewc lwf olora moe_lora l2p, and the experts
+                    of anchor_moe by other rules, anchor_moe_published anchor_moe_lda anchor_moe_autonomy; or all
                     (docs/methods.md; tiny backbone: the first six; else anchor_moe)
   SEEDS="0 1 2"     seeds (0)
   LAUNCH="..."      how to start Python, for several processes: LAUNCH="torchrun --nproc_per_node 8"; same bytes

@@ -125,7 +125,7 @@ class AnchorMoE:
         self.inputs.encode(samples, rank=ranks.rank, world=ranks.world, jobs=jobs)
         ranks.wait()
         autonomy = self.router.config.router == "autonomy"
-        norms = self.answerer.activation_norms(samples) if autonomy else None
+        norms = self.answerer.activation_norms(samples, self.router.candidates) if autonomy else None
         return self.router.route(self.inputs.routing(samples), norms=norms)
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:

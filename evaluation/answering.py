@@ -71,18 +71,20 @@ class Answerer:
             inputs=self.inputs.identity(),
         )
 
-    def activation_norms(self, samples: Sequence[Sample], without_media: bool = False) -> Tensor:
-        """What every expert in the bank makes of each sample's prompt, for `autonomy`. (N, E) by sorted id
+    def activation_norms(
+        self, samples: Sequence[Sample], experts: Sequence[int], without_media: bool = False
+    ) -> Tensor:
+        """What these E experts of the bank make of each sample's prompt, for `autonomy`. (N, E)
 
         Raises:
-            ValueError: the experts are no LoRA experts.
+            ValueError: the experts are no LoRA experts, or do not act on the same tokens.
         """
         size = self.generation.batch_size
         batches = [
             self.inputs.batch(samples[start : start + size], with_answers=False, without_media=without_media)
             for start in range(0, len(samples), size)
         ]
-        return torch.cat([self.model.activation_norms(batch) for batch in batches])
+        return torch.cat([self.model.activation_norms(batch, experts) for batch in batches])
 
     def answer(self, requests: Sequence[Request], title: str = "answering") -> list[str]:
         """Answer texts in the order of the requests; what the book holds is not computed again.

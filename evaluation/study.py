@@ -87,7 +87,7 @@ class Planner:
         router: RouterConfig,
         answerer: Answerer,
     ) -> None:
-        """tests: the test samples of every task, their clips in the feature store."""
+        """tests: the test samples of every task, their clips in the feature store; router: of the flags."""
         self.tasks, self.tests, self.folders = tasks, tests, folders
         self.inputs, self.experts, self.router, self.answerer = inputs, experts, router, answerer
 
@@ -105,26 +105,35 @@ class Planner:
         return [(k, i) for k in range(count) for i in range(min(k + 2, count))]
 
     def routed(
-        self, experts: Sequence[Path], anchors: Sequence[Path], *, without_media: bool = False
+        self,
+        experts: Sequence[Path],
+        anchors: Sequence[Path],
+        router: RouterConfig,
+        *,
+        without_media: bool = False,
     ) -> list[StagePlan]:
-        """The anchors known at a stage choose each question's expert. experts, anchors: files in task
-        order."""
+        """The anchors known at a stage choose each question's expert. experts, anchors: files in task order.
+
+        Raises:
+            ValueError: a damaged anchor, or `router` asks for what these experts or anchors cannot give.
+        """
         known_anchors = [
             load_anchor(path, task.id, self.inputs.base_identity)
             for task, path in zip(self.tasks, anchors, strict=True)
         ]
         by_task = {task.id: self.experts.ids[path] for task, path in zip(self.tasks, experts, strict=True)}
         by_task[NO_EXPERT] = NO_EXPERT
-        config = replace(self.router, modalities=("text",)) if without_media else self.router
+        config = replace(router, modalities=("text",)) if without_media else router
         features = [self.inputs.routing(samples, without_media=without_media) for samples in self.tests]
         norms: list[Tensor | None] = [None] * len(self.tests)
-        if config.router == "autonomy":  # columns are the bank's ids; the tasks' are picked below
-            norms = [self.answerer.activation_norms(samples, without_media) for samples in self.tests]
+        if config.router == "autonomy":  # columns in task order
+            own = [self.experts.ids[path] for path in experts]
+            norms = [self.answerer.activation_norms(samples, own, without_media) for samples in self.tests]
         plans = []
         for k, i in self._cells():
             known, found = known_anchors[: k + 1], norms[i]
             if found is not None:
-                found = found[:, [by_task[task] for task in sorted(anchor.task_id for anchor in known)]]
+                found = found[:, sorted(range(k + 1), key=lambda place: self.tasks[place].id)]
             routing = Router(known, config).route(features[i], norms=found)
             requests = tuple(
                 Request(sample, by_task[task], without_media)

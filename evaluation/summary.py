@@ -19,6 +19,9 @@ from evaluation.scoring.statistics import SampleScores
 # In the order of the table: the method, what it could reach at most, what it is compared with.
 METHOD_TITLES: dict[str, str] = {
     "anchor_moe": "anchor MoE",
+    "anchor_moe_published": "anchor MoE by the published rule (raw cosine)",
+    "anchor_moe_lda": "anchor MoE by LDA (Gaussian log ratio)",
+    "anchor_moe_autonomy": "anchor MoE by autonomy (largest activation)",
     "oracle": "oracle routing (task given)",
     "joint": "joint training (upper bound)",
     "sequential": "sequential fine-tuning of one LoRA",

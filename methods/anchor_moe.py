@@ -29,4 +29,4 @@ class AnchorMoE(Method):
     def stages(self, planner: Planner) -> list[StagePlan]:
         tasks, folders = planner.tasks, planner.folders
         files = self.expert_files(tasks, folders), self.anchor_files(tasks, folders)
-        return planner.routed(*files, without_media=self.without_media)
+        return planner.routed(*files, planner.router, without_media=self.without_media)

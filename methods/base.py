@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from data.benchmark import Benchmark, Task
-from data.folders import StudyFolders, expert_file, stored_expert
+from data.folders import StudyFolders, expert_file, stored_anchor, stored_expert
 from evaluation.expert_loading import EXPERTS
 from evaluation.study import Planner, StagePlan
+from model.moe.routing_records import RouterConfig
 from train.cells import Cell
 from train.recipe import Recipe
 
@@ -46,6 +47,35 @@ class Method(Recipe):
     def stages(self, planner: Planner) -> list[StagePlan]:
         """Who answers what after every task; all files of the method are there."""
         raise NotImplementedError
+
+
+class Borrowed(Method):
+    """Trains nothing and answers with the experts of `anchor_moe`."""
+
+    trains: ClassVar[bool] = False
+
+    def expert_files(self, tasks: Sequence[Task], folders: StudyFolders) -> list[Path]:
+        return [stored_expert(folders.experts(OURS), task.id) for task in tasks]
+
+    def anchor_files(self, tasks: Sequence[Task], folders: StudyFolders) -> list[Path]:
+        return [stored_anchor(folders.anchors(OURS), task.id) for task in tasks]
+
+
+class Rerouted(Borrowed):
+    """Another rule than that of the flags chooses among them."""
+
+    def router(self, asked: RouterConfig) -> RouterConfig:
+        """The rule, where the flags ask for `asked`: what it does not fix is as there."""
+        raise NotImplementedError
+
+    def stages(self, planner: Planner) -> list[StagePlan]:
+        """Raises ValueError where the experts or anchors do not allow the rule."""
+        tasks, folders = planner.tasks, planner.folders
+        files = self.expert_files(tasks, folders), self.anchor_files(tasks, folders)
+        try:
+            return planner.routed(*files, self.router(planner.router))
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}; or leave the method out of --methods") from error
 
 
 class Continued(Method):

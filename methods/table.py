@@ -9,6 +9,9 @@ from dataclasses import fields, replace
 from data.benchmark import Benchmark
 from data.folders import StudyFolders
 from methods.anchor_moe import AnchorMoE
+from methods.anchor_moe_autonomy import Autonomy
+from methods.anchor_moe_lda import LDA
+from methods.anchor_moe_published import Published
 from methods.base import OURS, Method
 from methods.blind import Blind
 from methods.ewc import EWC
@@ -30,6 +33,9 @@ METHODS: tuple[Method, ...] = (
     Joint(),
     ZeroShot(),
     Blind(),
+    Published(),
+    LDA(),
+    Autonomy(),
     Replay(),
     EWC(),
     LwF(),

@@ -12,7 +12,8 @@ every method against anchor_moe, which is therefore always among them. What is f
 is resumed, so it can be stopped and started at any time.
 
   BENCHMARK         benchmark file, such as data_sample/avqa.json
-  METHODS           "replay ewc", or all; each is described in docs/methods.md
+  METHODS           "replay ewc", or all; each is described in docs/methods.md. Those that train nothing, such as
+                    anchor_moe_lda, answer with the experts of anchor_moe
   SEEDS             "0 1 2"
 
   STEP=NAME         train or evaluate: only this one (both, one after the other)

@@ -49,8 +49,8 @@ def cost_section(results: Results) -> Section:
         "Experts trained for a seed, parameters of each and all of them, size of the files, and hours of "
         "training a seed (mean over the seeds)."
     )
-    if "oracle" in results.methods:
-        caption += f" Oracle routing uses the experts of {title(TESTED)}."
+    if borrowing := [title(name) for name in results.methods if _borrows(name, trained)]:
+        caption += f" Rows that use the experts of {title(TESTED)}: {'; '.join(borrowing)}."
     header = ["method", "experts", "parameters each", "together", "MB", "hours"]
     devices = sorted({_hardware(cell) for entry in trained for cells in entry.values() for cell in cells})
     used = "; ".join(devices) or NOT_RECORDED
@@ -76,6 +76,12 @@ def _cost_row(name: str, cells: Sequence[Mapping[str, Any]], seeds: int) -> list
         f"{sum(cell['bytes'] for cell in cells) / seeds / 1e6:.1f}",
         f"{sum(hours) / seeds / 3600:.3f}" if len(hours) == len(times) else NOT_RECORDED,
     ]
+
+
+def _borrows(name: str, trained: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a method's experts are TESTED's in every seed: the same entries of costs.json."""
+    pairs = [(entry.get(name), entry.get(TESTED)) for entry in trained]
+    return name != TESTED and bool(pairs) and all(own and own == ours for own, ours in pairs)
 
 
 def _hardware(made: Mapping[str, Any]) -> str:

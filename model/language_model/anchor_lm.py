@@ -295,8 +295,8 @@ class AnchorLM(nn.Module):
         return [row[: row.index(eos_id)] if eos_id in row else row for row in answers.tolist()]
 
     @torch.no_grad()
-    def activation_norms(self, batch: PromptBatch) -> Tensor:
-        """Norms of all experts' low-rank activations by sorted id, for `Router.route`. (B, E) float64
+    def activation_norms(self, batch: PromptBatch, experts: Sequence[int] | None = None) -> Tensor:
+        """Norms of the experts' low-rank activations (all, by sorted id), for `Router.route`. (B, E) float64
 
         One pass of the bare backbone over prompts without answers; means over the tokens that experts act on.
 
@@ -304,7 +304,8 @@ class AnchorLM(nn.Module):
         """
         if self.bank is None:
             raise ValueError("autonomy needs experts, but the model was built without an expert bank")
-        scopes = {self.bank.tokens_of(expert) for expert in self.bank.task_ids}
+        experts = self.bank.task_ids if experts is None else experts
+        scopes = {self.bank.tokens_of(expert) for expert in experts}
         if len(scopes) > 1:
             raise ValueError(
                 f"autonomy compares experts on the same tokens, these act on {', '.join(sorted(scopes))}"
@@ -318,7 +319,7 @@ class AnchorLM(nn.Module):
             acted = acted & (torch.arange(acted.shape[1], device=ends.device) >= ends - tails)
         mask = None if bool(spliced.mask.all()) else spliced.mask
         with (
-            record_activations(self.bank, acted) as record,
+            record_activations(self.bank, acted, experts) as record,
             self._use([NO_EXPERT] * len(batch), len(batch)),
         ):
             self.llm.base_model(inputs_embeds=spliced.embeds, attention_mask=mask, use_cache=False)

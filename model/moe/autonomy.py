@@ -123,7 +123,7 @@ class ActivationRecord:
     """Running mean of the experts' activation norms."""
 
     task_ids: tuple[int, ...]
-    """Sorted task ids; the order of E."""
+    """Task ids in the order of E."""
     total: Tensor | None = None
     """Sum over the expert layers of the mean norm over tokens. (B, E)"""
     layers: int = 0
@@ -142,13 +142,16 @@ class ActivationRecord:
 
 
 @contextmanager
-def record_activations(bank: ExpertBank, mask: Tensor | None = None) -> Iterator[ActivationRecord]:
-    """Record `||A_k x||` of every expert at every expert layer that runs within the block.
+def record_activations(
+    bank: ExpertBank, mask: Tensor | None = None, task_ids: Sequence[int] | None = None
+) -> Iterator[ActivationRecord]:
+    """Record `||A_k x||` of experts at every expert layer that runs within the block.
 
     Run the model once inside, with `bank.use([NO_EXPERT] * B)`: no expert then changes what another one sees.
 
     Args:
         mask: which tokens count, such as those that are no padding. (B, T) bool; None for all.
+        task_ids: of which experts, in the order of E; None for all, by sorted id.
 
     Raises:
         ValueError: the bank has no LoRA experts.
@@ -157,7 +160,7 @@ def record_activations(bank: ExpertBank, mask: Tensor | None = None) -> Iterator
         raise ValueError(
             f"autonomy needs LoRA experts; the bank holds {bank.task_ids} of kind {bank.config.kind}"
         )
-    record = ActivationRecord(tuple(bank.task_ids))
+    record = ActivationRecord(tuple(bank.task_ids if task_ids is None else task_ids))
 
     def observe(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, LoraLinear)

@@ -22,6 +22,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study(folder / "study", path)
 
 
+RULES = ("anchor_moe_published", "anchor_moe_lda", "anchor_moe_autonomy")
+
+
 def reproduce(study: Study, methods: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = ["bash", str(ROOT / "scripts" / "reproduce_table.sh"), str(study.benchmark), methods, "0"]
     return subprocess.run(
@@ -35,13 +38,17 @@ def reproduce(study: Study, methods: str, **variables: str) -> subprocess.Comple
 
 
 def test_a_table_of_methods(study: Study) -> None:
-    done = reproduce(study, "replay ewc", TRAIN_FLAGS=TRAIN)
+    done = reproduce(study, f"replay ewc {' '.join(RULES)}", TRAIN_FLAGS=TRAIN)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     summary = json.loads((study.folder / "results" / "summary.json").read_text())
-    assert set(summary["methods"]) == {"anchor_moe", "replay", "ewc"}
-    assert set(summary["tests"]) == {"replay", "ewc"}
+    assert set(summary["methods"]) == {"anchor_moe", "replay", "ewc", *RULES}
+    assert set(summary["tests"]) == {"replay", "ewc", *RULES}
     assert summary["methods"]["ewc"]["matrix"][0][0] is not None
+    for name in RULES:
+        entry = summary["methods"][name]
+        assert entry["routing_accuracy"] is not None and entry["matrix"][0][1] is not None
     table = (study.folder / "results" / "summary.md").read_text()
+    assert "Routing: anchor MoE by LDA" in table
     assert "experience replay" in table and "elastic weight consolidation (EWC)" in table
     made = study.folder / "output" / "comparisons"
     kept = json.loads((made / "replay" / "experts" / "expert_task_1.replay.json").read_text())

@@ -1,5 +1,6 @@
 """The page about methods: its example works, and no method or flag is missing."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from methods.table import METHODS
+from methods.table import METHODS, trained
 from tests.unit.train.small_training import small_model
 
 
@@ -24,6 +25,13 @@ def test_every_method_and_setting_is_described(page: str) -> None:
             assert f"`--{setting.name}`" in page
             shown = setting.default if isinstance(setting.default, str) else f"{setting.default:g}"
             assert f"({shown})" in setting.metadata["help"]
+
+
+def test_the_drivers_name_every_method(repo_root: Path) -> None:
+    for script, methods in (("eval_all_tasks.sh", METHODS), ("train_all_tasks.sh", trained(METHODS))):
+        help_text = (repo_root / script).read_text().split('METHODS="..."', 1)[1].split("SEEDS=", 1)[0]
+        named = set(re.findall(r"\w+", help_text))
+        assert {method.name for method in methods} <= named, script
 
 
 def test_the_example_is_a_method(page: str) -> None:

@@ -139,6 +139,15 @@ def test_cost(results: Results) -> None:
     assert line(made.rows[0]) == ["anchor MoE", "2", "1,234", "2,468", "4.0", "0.020"]
     assert line(made.rows[1])[-1] == "not recorded" and line(made.rows[2])[1:3] == ["0", "\u2013"]
     assert "25 ms a question (200 distinct answers in 5 s on cpu, threads 1" in texts(section)
+    assert "Rows that use" not in made.caption
+
+
+def test_cost_says_who_borrows_experts(results: Results) -> None:
+    assert results.costs is not None
+    entry = results.costs["trained"]["0"]
+    entry["blind"] = entry["anchor_moe"]
+    [made] = tables(cost_section(results))
+    assert "Rows that use the experts of anchor MoE: blind (no video, no audio)." in made.caption
 
 
 def test_leakage_statement(results: Results) -> None:

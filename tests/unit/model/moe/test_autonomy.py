@@ -99,6 +99,9 @@ def test_recorded_norms_are_those_of_the_low_rank_activations(
     parts = [(seen @ lora.state(1)[f"{key}.lora_A.weight"].T).norm(dim=2) for key, seen in inputs]  # (B, T)
     expected = torch.stack([part[0, :3].mean() for part in parts]).mean()
     torch.testing.assert_close(record.norms[0, 1].float(), expected)
+    with torch.no_grad(), lora.use([-1] * 6), record_activations(lora, mask, [3, 1]) as some:
+        toy(x)
+    assert some.task_ids == (3, 1) and torch.equal(some.norms, record.norms[:, [2, 1]])
     with torch.no_grad(), lora.use([-1] * 6):
         toy(x)  # outside the block nothing is recorded
     assert record.layers == len(inputs)
