@@ -158,7 +158,9 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
         if note
     ]
     gap = summary["methods"].get("anchor_moe", {}).get("oracle_gap")
-    return notes + ([f"oracle gap: {format_number(gap)} points"] if gap is not None else [])
+    notes += [f"oracle gap: {format_number(gap)} points"] if gap is not None else []
+    protocol = summary["provenance"].get("protocol")
+    return notes + ([f"protocol: {protocol}"] if protocol else [])
 
 
 def _plain(value: Any) -> str:

@@ -37,8 +37,8 @@ def _chapter(results: Results, examples: int, media: bool) -> Chapter:
     about = summary["provenance"]
     lead = (
         f"{len(results.tasks)} tasks in this order: {', '.join(results.tasks)}. {seeds} "
-        f"seed{'s' * (seeds != 1)}, split {about.get('split', 'test')}, protocol: after each task, all "
-        "tasks so far and the next one are asked without task labels."
+        f"seed{'s' * (seeds != 1)}, split {about.get('split', 'test')}. After each task, all tasks so "
+        f"far and the next one are asked without task labels. {results.protocol}"
     )
     return Chapter(
         key=f"r-{results.name}",

@@ -40,6 +40,12 @@ class Results:
         return list(self.summary["tasks"])
 
     @property
+    def protocol(self) -> str:
+        """A sentence on which questions were asked, in the words of the benchmark file."""
+        stated = self.summary["provenance"].get("protocol")
+        return f"Protocol: {stated}." if stated else "The benchmark file states no protocol."
+
+    @property
     def methods(self) -> Mapping[str, Mapping[str, Any]]:
         """Method -> its entry, in the summary's order."""
         return self.summary["methods"]

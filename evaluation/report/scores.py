@@ -68,7 +68,8 @@ def main_table(results: Results) -> Table:
     spread = ", mean and standard deviation over the seeds" if seeds > 1 else ""
     caption = (
         f"{results.summary['benchmark']}: accuracy on each task after the last one, and the metrics of "
-        f"continual learning, percent{spread}; in brackets 95 % intervals over test questions."
+        f"continual learning, percent{spread}; in brackets 95 % intervals over test questions. "
+        f"{results.protocol}"
     )
     return table(caption, header, rows)
 

@@ -130,6 +130,12 @@ def test_markdown_has_numbers_formulas_and_missing_rows(summary: dict[str, Any])
     assert text.isascii()
 
 
+def test_the_protocol_is_named_where_the_benchmark_has_one(summary: dict[str, Any]) -> None:
+    assert "protocol" not in summary_to_markdown(summary)
+    stated = summary | {"provenance": {"protocol": "half of val"}}
+    assert "protocol: half of val\n" in results_markdown(stated) and "half of val" in format_summary(stated)
+
+
 def test_tables_of_markdown_are_regular(summary: dict[str, Any]) -> None:
     columns: set[int] = set()
     for line in [*summary_to_markdown(summary).splitlines(), ""]:

@@ -12,7 +12,7 @@ from data.benchmarks.build import Choices, Count, build, differences, table
 from data.benchmarks.recipe import load_recipe, recipe_names
 from data.problems import InputError
 from data.samples import read_samples
-from tests.unit.data.benchmarks.conftest import Write, avqacl, music, published
+from tests.unit.data.benchmarks.conftest import Write, avqa, avqacl, music, published
 
 KINDS = ("Come_From", "Happening", "Where", "Which")
 
@@ -84,6 +84,8 @@ def test_questions_about_clips_without_media_are_dropped_and_counted(write: Writ
     choices = Choices(media_root=tmp_path / "media", drop_missing=True)
     counts = build(load_recipe("split_avqa"), "x", folder, tmp_path / "out", choices)
     assert [(count.written, count.dropped) for count in counts] == [(1, 0), (1, 0), (1, 1), (1, 0)]
+    protocol = read_benchmark(tmp_path / "out" / "x.json").protocol
+    assert protocol is not None and protocol.endswith("; --drop_missing left out 1 of 5 test questions")
     path.unlink()
     with pytest.raises(InputError, match="holds no question of task 'Which'"):
         build(load_recipe("split_avqa"), "x", folder, tmp_path / "out", choices)
@@ -104,6 +106,8 @@ def test_synthetic_clips_are_left_out_unless_asked_for(write: Write, tmp_path: P
     }
     assert written[False] == [(1, 947), (1, 893), (1, 711), (1, 972), (1, 637)]
     assert written[True] == [(2, None), (1, None), (1, None), (1, None), (1, None)]
+    protocol = "Split-MUSIC-AVQA, 5 question types; test is avqa-test.json; --videos all, synthetic ones too"
+    assert read_benchmark(tmp_path / "out" / "x.json").protocol == protocol
 
 
 def test_sessions_divide_every_task_by_the_labels_of_its_clips(write: Write, tmp_path: Path) -> None:
@@ -122,6 +126,25 @@ def test_sessions_divide_every_task_by_the_labels_of_its_clips(write: Write, tmp
     benchmark = read_benchmark(tmp_path / "out" / "x.json")
     assert (benchmark.name, len(benchmark.tasks)) == ("Split-AVQA-8-sessions", 8)
     assert [sample.id for sample in read_samples(tmp_path / "out" / "train_Come_From_2.json")] == ["1", "2"]
+    assert benchmark.protocol == (
+        "Split-AVQA, 4 question types; test is not there; --videos real; 8 sessions, 2 for each question type; "
+        "what AVQACL calls MA, the mean over sessions of the accuracy on all seen so far, is the column Avg"
+    )
+
+
+def test_the_protocol_says_what_the_test_questions_are(write: Write, tmp_path: Path) -> None:
+    folder, recipe = published_tasks(write), load_recipe("split_avqa")
+    build(recipe, "x", folder, tmp_path / "out", Choices())
+    protocol = "Split-AVQA, 4 question types; test is test_TASK.json; --videos real"
+    assert read_benchmark(tmp_path / "out" / "x.json").protocol == protocol
+    for path in folder.iterdir():
+        path.unlink()
+    asked = [avqa(number, kind.replace("_", " ")) for number, kind in enumerate(KINDS * 10)]
+    write("val_qa.json", *asked)
+    build(recipe, "x", folder, tmp_path / "out", Choices())
+    assert "; test is half of val, by clip (val_qa.json); " in str(
+        read_benchmark(tmp_path / "out" / "x.json").protocol
+    )
 
 
 def test_sessions_need_labels_and_a_list_of_lists(write: Write, tmp_path: Path) -> None:

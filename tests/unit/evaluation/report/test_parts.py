@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from evaluation.report.build import build_document
 from evaluation.report.charts import curves, scatter
 from evaluation.report.document import Cell, Code, Figure, Section, Side, Table, Text, table
 from evaluation.report.evidence import cost_section, leakage_section, notes_chapter, provenance_section
+from evaluation.report.page import to_html
+from evaluation.report.plain_formats import to_latex, to_markdown
 from evaluation.report.published import comparable
 from evaluation.report.reading import Results, read_all_results
 from evaluation.report.routes import confusion_section, map_section, modality_section
@@ -46,6 +49,16 @@ def test_main_table(results: Results) -> None:
     )
     assert line(unlisted)[:2] == ["my <u>row", "0.00"]
     assert "Not run: oracle routing; joint training (</td>" in texts(results_section(results))
+
+
+def test_the_protocol_stands_under_the_results(results: Results) -> None:
+    assert main_table(results).caption.endswith("The benchmark file states no protocol.")
+    about = results.summary["provenance"] | {"protocol": "half of val; 8 sessions"}
+    stated = Results("x", None, {**results.summary, "provenance": about})
+    assert main_table(stated).caption.endswith("Protocol: half of val; 8 sessions.")
+    document = build_document([stated])
+    for text in (to_html(document), to_markdown(document), to_latex(document)):
+        assert text.count("Protocol: half of val; 8 sessions.") > 1  # above the results and under them
 
 
 def with_split(results: Results, sizes: tuple[int, ...], split: str = "test") -> dict[str, Any]:
