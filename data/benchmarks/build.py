@@ -110,8 +110,9 @@ def protocol(
     ]
     if choices.drop_missing:
         tested = [count for count in counts if count.split == "test"]
-        dropped, asked = (sum(getattr(count, key) for count in tested) for key in ("dropped", "written"))
-        parts.append(f"--drop_missing left out {dropped} of {dropped + asked} test questions")
+        dropped = sum(count.dropped for count in tested)
+        known = dropped + sum(count.written for count in tested)
+        parts.append(f"--drop_missing left out {dropped} of {known} test questions")
     if steps:
         parts.append(
             f"{len(recipe.tasks) * steps} sessions, {steps} for each question type; what AVQACL calls MA, the "

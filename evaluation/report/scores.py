@@ -183,8 +183,9 @@ def matrices_section(results: Results) -> Section:
     tables = tuple(_matrix(results, name) for name in staged(results))
     text = Text(
         "Rows are stages (after which task), columns the tasks asked about; the cell right of the diagonal "
-        "is the next task before it is learned. The stronger the colour, the better. Methods without "
-        "stages stand in the table above."
+        "is the next task before it is learned. The stronger the colour, the better. In brackets, on the "
+        "page and in Markdown, 95 % bootstrap intervals over test questions. Methods without stages stand in "
+        "the table above."
     )
     return Section("matrices", "Accuracy matrices", (text, Side(tables)) if tables else (text,))
 
@@ -195,17 +196,22 @@ def staged(results: Results) -> list[str]:
 
 
 def _matrix(results: Results, name: str) -> Table:
+    entry = results.methods[name]
+    unknown = [[None] * len(results.tasks)] * len(results.tasks)
+    stages = zip(results.tasks, entry["matrix"], entry.get("matrix_interval") or unknown, strict=True)
     rows = [
-        [
-            Cell(task),
-            *(
-                Cell("") if value is None else Cell(f"{value:.1f}", heat=value / 100)
-                for value in results.methods[name]["matrix"][stage]
-            ),
-        ]
-        for stage, task in enumerate(results.tasks)
+        [Cell(task), *(_shaded(*pair) for pair in zip(values, intervals, strict=True))]
+        for task, values, intervals in stages
     ]
-    return table(f"{title(name)}, percent", ["after", *results.tasks], rows)
+    return table(f"{title(name)}, percent", ["after", *results.tasks], rows, compact=True)
+
+
+def _shaded(value: float | None, interval: Sequence[float] | None) -> Cell:
+    """A cell of an accuracy matrix; empty where nothing was measured."""
+    if value is None:
+        return Cell("")
+    note = f"[{interval[0]:.1f}, {interval[1]:.1f}]" if interval else ""
+    return Cell(f"{value:.1f}", note=note, heat=value / 100)
 
 
 def forgetting_section(results: Results) -> Section:

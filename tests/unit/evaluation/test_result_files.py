@@ -62,6 +62,9 @@ def test_intervals_and_tests() -> None:
     assert test["p"] == test["p_holm"] == 0.0001
     assert test["mcnemar"] == [[float(f"{2 / 2**50:.3g}"), 1.0]]
     text = summary_to_markdown(json.loads(json.dumps(summary, allow_nan=False)))
+    low, high = entry["matrix_interval"][1][1]
+    assert f"| after Where | 0.00 [0.00, 0.00] | 50.00 [{low:.2f}, {high:.2f}] |" in text
+    assert "| after Come | 100.00 [100.00, 100.00] | - |" in text
     low, high = entry["MA_interval"]
     assert f"| 25.00 | [{low:.2f}, {high:.2f}] | 100.00 | [100.00, 100.00] | 26.00 | +50.00 |" in text
     assert (entry["MA_normalised"], entry["MA_normalised_std"]) == (26.0, N)

@@ -114,6 +114,9 @@ def test_matrices_and_curves(results: Results) -> None:
     made = tables(matrices_section(results))
     assert len(made) == 4 and line(made[0].rows[1]) == [results.tasks[1], "50.0", "50.0"]
     assert made[0].rows[0][1].heat == 0.9 and made[1].rows[0][2] == Cell("")
+    # One of two questions is right: a draw has none, one or both. The first stage has no single answers here.
+    assert [cell.note for cell in made[0].rows[1]] == ["", "[0.0, 100.0]", "[0.0, 100.0]"]
+    assert made[0].rows[0][1].note == ""
     [figure] = forgetting_section(results).blocks
     assert isinstance(figure, Figure) and len(figure.pictures) == 2  # all tasks so far, the first task
     assert figure.pictures[0].count("<polyline") == 4 and figure.pictures[0].count("ours") == 1
