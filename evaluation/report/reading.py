@@ -18,6 +18,7 @@ from evaluation.report.questions import Questions, read_questions
 
 log = logging.getLogger(__name__)
 ANCHOR_MAP, COSTS = "anchor_map.json", "costs.json"  # what an evaluation leaves for the report
+JUDGED = "judged.json"  # what scripts/judge_answers.py may leave beside
 ALL = "all"  # the view of the map with all modalities together
 NEEDED = ("benchmark", "tasks", "seeds", "methods", "formulas", "provenance")
 
@@ -33,6 +34,7 @@ class Results:
     answers: tuple[tuple[Mapping[str, Any], ...], ...] = ()  # task after task: the published results files
     anchor_map: Mapping[str, Any] | None = None
     costs: Mapping[str, Any] | None = None
+    judged: Mapping[str, Any] | None = None
 
     @property
     def tasks(self) -> list[str]:
@@ -120,6 +122,7 @@ def _read(path: Path, summary: dict[str, Any]) -> Results:
         _answers(first, summary, questions.benchmark),
         _optional(first, ANCHOR_MAP),
         _optional(folder, COSTS),
+        _optional(folder, JUDGED),
     )
 
 
