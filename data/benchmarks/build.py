@@ -52,7 +52,7 @@ class Count:
 
 
 def build(recipe: Recipe, name: str, annotations: Path, out: Path, choices: Choices) -> list[Count]:
-    """Write OUT/NAME.json and its sample files; return what was counted, task by task.
+    """Write OUT/NAME.json, its sample files and aliases; return what was counted, task by task.
 
     Raises:
         InputError: annotations that are missing or faulty, or a task without a single question.
@@ -92,13 +92,14 @@ def build(recipe: Recipe, name: str, annotations: Path, out: Path, choices: Choi
         "tasks": entries,
     }
     write_json_atomic(out / f"{name}.json", content)
+    accepted = out / f"{name}.aliases.json"
+    if recipe.aliases and not accepted.exists():  # one that is there may have been edited
+        write_json_atomic(accepted, recipe.aliases)
     read_benchmark(out / f"{name}.json")
     return counts
 
 
-def protocol(
-    recipe: Recipe, annotations: Path, choices: Choices, counts: Sequence[Count], steps: int
-) -> str:
+def protocol(recipe: Recipe, annotations: Path, choices: Choices, counts: Sequence[Count], steps: int) -> str:
     """One line on what a report's numbers are about; papers differ in this by tens of points.
 
     steps: of the sessions, 0 without them.
@@ -115,8 +116,8 @@ def protocol(
         parts.append(f"--drop_missing left out {dropped} of {known} test questions")
     if steps:
         parts.append(
-            f"{len(recipe.tasks) * steps} sessions, {steps} for each question type; what AVQACL calls MA, the "
-            "mean over sessions of the accuracy on all seen so far, is the column Avg"
+            f"{len(recipe.tasks) * steps} sessions, {steps} for each question type; what AVQACL calls MA, "
+            "the mean over sessions of the accuracy on all seen so far, is the column Avg"
         )
     return "; ".join(parts)
 
