@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from evaluation.report.document import Cell, Chapter, Document
 from evaluation.report.evidence import cost_section, leakage_section, notes_chapter, provenance_section
 from evaluation.report.examples import examples_section
-from evaluation.report.judged import judged_section
 from evaluation.report.reading import Results
 from evaluation.report.routes import confusion_section, map_section, modality_section
 from evaluation.report.scores import forgetting_section, matrices_section, number, results_section
+from evaluation.report.scoring import scoring_section
 from evaluation.summary import TESTED
 
 EXAMPLES = 24  # on a page
@@ -47,7 +47,7 @@ def _chapter(results: Results, examples: int, media: bool) -> Chapter:
         lead=lead,
         sections=(
             results_section(results),
-            judged_section(results),
+            scoring_section(results),
             matrices_section(results),
             forgetting_section(results),
             confusion_section(results),

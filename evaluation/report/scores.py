@@ -67,11 +67,9 @@ def main_table(results: Results) -> Table:
     """A row for each method: final accuracy on each task, then the metrics, then the published ones."""
     known = comparable(results.summary)
     header: list[str | Cell] = ["method", *results.tasks]
-    header += [Cell(f"{COLUMNS[name]}{SPACE}{BETTER[name]}") for name in METRICS]
-    loose = any(entry.get(NORMALISED) is not None for entry in results.methods.values())
-    header += [Cell(f"MA normalised{SPACE}{BETTER[NORMALISED]}"), "failed"] if loose else ["failed"]
+    header += [Cell(f"{COLUMNS[name]}{SPACE}{BETTER[name]}") for name in METRICS] + ["failed"]
     header += [Cell("published MA"), Cell("published AF")] if known else []
-    rows = [_row(name, entry, loose) for name, entry in results.methods.items()]
+    rows = [_row(name, entry) for name, entry in results.methods.items()]
     if known:
         for row, name in zip(rows, results.methods, strict=True):
             there = name == known.method
@@ -86,8 +84,7 @@ def main_table(results: Results) -> Table:
     return table(caption, header, rows)
 
 
-def _row(name: str, entry: Mapping[str, Any], loose: bool) -> list[Cell]:
-    """`loose`: with MA by normalised match."""
+def _row(name: str, entry: Mapping[str, Any]) -> list[Cell]:
     strong = name == TESTED
     std = entry.get("matrix_std") or [[None] * len(entry["matrix"])]
     cells = [method_cell(name, entry.get("note", ""), strong)]
@@ -99,8 +96,6 @@ def _row(name: str, entry: Mapping[str, Any], loose: bool) -> list[Cell]:
         interval = entry.get(f"{metric}_interval")
         note = format_interval(interval) if interval else ""
         cells.append(number(entry.get(metric), entry.get(f"{metric}_std"), note=note, strong=strong))
-    if loose:
-        cells.append(number(entry.get(NORMALISED), entry.get(f"{NORMALISED}_std"), strong=strong))
     return [*cells, number(entry.get("n_failed"), entry.get("n_failed_std"), count=True, strong=strong)]
 
 
@@ -200,7 +195,7 @@ def matrices_section(results: Results) -> Section:
         "Rows are stages (after which task), columns the tasks asked about; the cell right of the diagonal "
         "is the next task before it is learned. The stronger the colour, the better. In brackets, on the "
         "page and in Markdown, 95 % bootstrap intervals over test questions. Methods without stages stand in "
-        "the table above."
+        "the table of results."
     )
     return Section("matrices", "Accuracy matrices", (text, Side(tables)) if tables else (text,))
 

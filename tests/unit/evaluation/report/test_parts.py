@@ -12,13 +12,13 @@ from evaluation.report.build import build_document
 from evaluation.report.charts import curves, scatter
 from evaluation.report.document import Cell, Code, Figure, Section, Side, Table, Text, table
 from evaluation.report.evidence import cost_section, leakage_section, notes_chapter, provenance_section
-from evaluation.report.judged import judged_section
 from evaluation.report.page import to_html
 from evaluation.report.plain_formats import to_latex, to_markdown
 from evaluation.report.published import comparable
 from evaluation.report.reading import Results, read_all_results
 from evaluation.report.routes import confusion_section, map_section, modality_section
 from evaluation.report.scores import ahead, forgetting_section, main_table, matrices_section, results_section
+from evaluation.report.scoring import scoring_section
 from tests.unit.evaluation.report.conftest import HOSTILE, make_judged
 
 
@@ -46,7 +46,6 @@ def test_main_table(results: Results) -> None:
     assert line(made.header)[1:5] == [*results.tasks, "MA\u00a0\u2191", "AF\u00a0\u2193"]
     assert line(ours)[:5] == ["anchor MoE", "50.00", "50.00", "50.00", "40.00"] and ours[3].strong
     assert ours[3].note.startswith("[") and line(ours)[9] == "75.00"
-    assert line(made.header)[10:] == ["MA normalised\u00a0\u2191", "failed"] and line(ours)[10] == "50.00"
     assert line(sequential)[4] == "90.00" and (blind[0].text, blind[0].note) == (
         "blind",
         "no video, no audio",
@@ -162,8 +161,9 @@ def test_cost(results: Results) -> None:
 
 
 def test_judged_answers(results: Results) -> None:
-    section = judged_section(results)
-    [made] = tables(section)
+    section = scoring_section(results)
+    normalised, made = tables(section)
+    assert line(normalised.rows[0]) == ["anchor MoE", "50.00", "50.00"] and len(normalised.rows) == 4
     first, second, both = made.rows
     shares = ["50.00", "50.00", "100.00", "50.00"]
     assert line(first) == [results.tasks[1], "2", "1", *shares, "0.25", "0", "0"]
@@ -175,15 +175,16 @@ def test_judged_answers(results: Results) -> None:
     for other in ({"exact": 0.0}, {"n": 3}):
         changed = replace(results, judged={"rows": [rows[0] | other, rows[1]], "judge": "m"})
         assert "about other answers than the results files have: judge again" in texts(
-            judged_section(changed)
+            scoring_section(changed)
         )
 
 
 @pytest.mark.parametrize("rows", [None, [], [3], [{"name": "x", "n": 2, "kappa": 0.5}]])
 def test_a_file_without_a_judge_is_told(results: Results, rows: Any) -> None:
     for content in ({"rows": rows, "judge": "m"}, {"rows": make_judged()["rows"]}):  # similarity alone
-        section = judged_section(replace(results, judged=content))
-        assert not tables(section) and "has no rows of a judge; scripts/judge_answers.py" in texts(section)
+        section = scoring_section(replace(results, judged=content))
+        assert len(tables(section)) == 1  # exact and normalised match
+        assert "has no rows of a judge; scripts/judge_answers.py" in texts(section)
 
 
 def test_leakage_statement(results: Results) -> None:

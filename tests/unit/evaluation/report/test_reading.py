@@ -78,7 +78,7 @@ def test_a_summary_alone(write_results: Write, tmp_path: Path) -> None:
     found = gaps(results)
     assert found.keys() == {
         "results",
-        "judged",
+        "scoring",
         "modalities",
         "map",
         "cost",
@@ -118,4 +118,4 @@ def test_damaged_beside_the_summary(write_results: Write, caplog: pytest.LogCapt
         (folder / name).write_text("{")
     with caplog.at_level(logging.WARNING):
         [results] = read_all_results([folder])
-    assert len(caplog.records) == 4 and {"map", "judged", "cost", "examples"} <= gaps(results).keys()
+    assert len(caplog.records) == 4 and {"map", "scoring", "cost", "examples"} <= gaps(results).keys()

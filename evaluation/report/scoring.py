@@ -1,5 +1,8 @@
-"""What an LLM judge made of the answers, beside exact and normalised match: judged.json of a results folder,
-as `scripts/judge_answers.py --json` writes it."""
+"""The same answers by exact match, by normalised match and by an LLM judge.
+
+What the judge made of them stands in the results folder's judged.json, as `scripts/judge_answers.py --json`
+writes it.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,46 @@ from typing import Any
 from evaluation.report.document import MISSING, UP, Block, Cell, Section, Text, table
 from evaluation.report.examples import complete, is_right
 from evaluation.report.reading import JUDGED, Results
-from evaluation.report.scores import SPACE, number
+from evaluation.report.scores import NORMALISED, SPACE, method_cell, number
+from evaluation.summary import TESTED
 
 SHARES = ("exact", "normalised", "judged", "agreement")  # percent
 COUNTS = ("n", "failed_answers", "unparsable", "failed_verdicts")
 ASK = f"scripts/judge_answers.py with --json RESULTS/{JUDGED} writes it, see docs/scoring.md"
 
 
-def judged_section(results: Results) -> Section:
+def scoring_section(results: Results) -> Section:
+    """MA by exact and normalised match, then what a judge says, or why there is none."""
+    return Section("scoring", "Ways to call an answer right", (*_normalised(results), *_judged(results)))
+
+
+def _normalised(results: Results) -> list[Block]:
+    """A row for each method that has both; nothing for a summary of an earlier version."""
+    rows = [
+        [
+            method_cell(name, strong=name == TESTED),
+            number(entry["MA"], entry.get("MA_std")),
+            number(entry[NORMALISED], entry.get(f"{NORMALISED}_std")),
+        ]
+        for name, entry in results.methods.items()
+        if entry.get("MA") is not None and entry.get(NORMALISED) is not None
+    ]
+    caption = (
+        "MA by exact match, as in the table above, and by normalised match, which also forgives punctuation, "
+        "number words and the benchmark's aliases."
+    )
+    header: list[str | Cell] = ["method", *(Cell(f"{name}{SPACE}{UP}") for name in SHARES[:2])]
+    return [table(caption, header, rows)] if rows else []
+
+
+def _judged(results: Results) -> list[Block]:
     """A row for each results file that was judged, and their means; or why there is none."""
     content = results.judged
     if content is None:
-        return _section(Text(f"No judge was asked, or {JUDGED} is not there; {ASK}.", "gap"))
+        return [Text(f"No judge was asked, or {JUDGED} is not there; {ASK}.", "gap")]
     rows = content.get("rows")
     if not isinstance(rows, list) or not rows or not all(map(_complete, rows)) or not content.get("judge"):
-        return _section(Text(f"{JUDGED} has no rows of a judge; {ASK}.", "gap"))
+        return [Text(f"{JUDGED} has no rows of a judge; {ASK}.", "gap")]
     header: list[str | Cell] = ["answers", "questions", "empty"]
     header += [*(Cell(f"{name}{SPACE}{UP}") for name in SHARES), "kappa", "unparsable", "no reply"]
     lines: list[list[str | Cell]] = [
@@ -64,7 +92,7 @@ def judged_section(results: Results) -> Section:
         blocks.append(
             Text(f"{JUDGED} is about other answers than the results files have: judge again.", "gap")
         )
-    return _section(*blocks)
+    return blocks
 
 
 def _stale(results: Results, rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -81,10 +109,6 @@ def _stale(results: Results, rows: Sequence[Mapping[str, Any]]) -> bool:
         if len(answers) != row["n"] or abs(100 * right / max(len(answers), 1) - row["exact"]) > 1e-6:
             return True
     return False
-
-
-def _section(*blocks: Block) -> Section:
-    return Section("judged", "Judged answers", blocks)
 
 
 def _complete(row: Any) -> bool:
