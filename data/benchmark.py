@@ -5,7 +5,8 @@
                 "results": "task0_come"}]}
 
 `media_root`, `media_prefix`, `results` and any two of train, val, test may be left out. Paths are relative to
-the benchmark file, or absolute; the sample files may lie anywhere. The position of a task is its id.
+the benchmark file, or absolute; the sample files may lie anywhere. The position of a task is its id. A text
+`protocol` may say in a line what is asked, for reports.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Benchmark:
     media_root: Path | None  # folder of the media, None: each sample file's own folder
     path: Path  # the benchmark file
     media_prefix: str | None = None  # part of absolute paths that stands for media_root, see media_paths.py
+    protocol: str | None = None  # which questions these are, for reports; None: the file does not say
 
     def files(self, split: str) -> list[Path]:
         """The sample files of a split, of the tasks that have one."""
@@ -89,11 +91,12 @@ def read_benchmark(path: str | Path) -> Benchmark:
         raise InputError(
             [Problem(path, f'got a JSON {got}, expected an object {{"name": ..., "tasks": [...]}}')]
         )
-    for key in content.keys() - {"name", "media_root", "media_prefix", "tasks"}:
-        fault(f"unknown key {key!r}; known are name, media_root, media_prefix, tasks")
+    for key in content.keys() - {"name", "protocol", "media_root", "media_prefix", "tasks"}:
+        fault(f"unknown key {key!r}; known are name, protocol, media_root, media_prefix, tasks")
     name = content.get("name")
     if not isinstance(name, str) or not name.strip():
         fault(f"name: got {brief(name)}, expected the benchmark's name")
+    protocol = _optional_text(content, "protocol", fault)
     media_root = _optional_text(content, "media_root", fault)
     media_prefix = _optional_text(content, "media_prefix", fault)
     if media_prefix is not None and media_root is None:
@@ -111,7 +114,7 @@ def read_benchmark(path: str | Path) -> Benchmark:
         for number, value in enumerate(values):
             if value in values[:number]:
                 fault(f"{field} {value!r} is also that of task {values.index(value)}; make it unique", number)
-    benchmark = Benchmark(str(name), tuple(tasks), root, path, media_prefix)
+    benchmark = Benchmark(str(name), tuple(tasks), root, path, media_prefix, protocol)
     if problems:
         raise InputError(problems, readable=[benchmark])
     return benchmark

@@ -159,7 +159,7 @@ def about(
 ) -> dict[str, object]:
     """What the numbers depend on, for the report."""
     files = [task.test if arguments.split == "test" else task.val for task in benchmark.tasks]
-    return {
+    return ({"protocol": benchmark.protocol} if benchmark.protocol else {}) | {
         "benchmark_file": str(arguments.benchmark),
         "split": arguments.split,
         "data": {path.name: sha256_file(path) for path in [*files, alias_file(benchmark.path)] if path},

@@ -91,15 +91,20 @@ def statistics_table(summary: Mapping[str, Any]) -> Table | None:
     return [header, *rows] if rows else None
 
 
-def matrix_table(summary: Mapping[str, Any], name: str) -> Table:
-    """The accuracy matrix of a method: a row for each stage that was measured, a column for each task."""
-    tasks, rows = summary["tasks"], summary["methods"][name]["matrix"]
-    stages = [f"after {task}" for task in tasks] if has_stages(rows) else ["final"]
-    rows = rows[-len(stages) :]
-    return [
-        ["", *tasks],
-        *([stage, *map(format_number, row)] for stage, row in zip(stages, rows, strict=True)),
-    ]
+def matrix_table(summary: Mapping[str, Any], name: str, *, intervals: bool = False) -> Table:
+    """The accuracy matrix of a method: a row for each stage that was measured, a column for each task; with
+    `intervals` each cell with its own, where the summary has them."""
+    tasks, entry = summary["tasks"], summary["methods"][name]
+    stages = [f"after {task}" for task in tasks] if has_stages(entry["matrix"]) else ["final"]
+    cells = [list(map(format_number, row)) for row in entry["matrix"][-len(stages) :]]
+    if intervals and entry.get("matrix_interval"):
+        found = entry["matrix_interval"][-len(stages) :]
+        for row, known in zip(cells, found, strict=True):
+            row[:] = [
+                f"{cell} {format_interval(one)}" if one else cell
+                for cell, one in zip(row, known, strict=True)
+            ]
+    return [["", *tasks], *([stage, *row] for stage, row in zip(stages, cells, strict=True))]
 
 
 def confusion_table(summary: Mapping[str, Any], name: str) -> Table:
@@ -158,7 +163,9 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
         if note
     ]
     gap = summary["methods"].get("anchor_moe", {}).get("oracle_gap")
-    return notes + ([f"oracle gap: {format_number(gap)} points"] if gap is not None else [])
+    notes += [f"oracle gap: {format_number(gap)} points"] if gap is not None else []
+    protocol = summary["provenance"].get("protocol")
+    return notes + ([f"protocol: {protocol}"] if protocol else [])
 
 
 def _plain(value: Any) -> str:
@@ -190,7 +197,8 @@ def summary_to_markdown(summary: Mapping[str, Any], pictures: Sequence[str] = ()
     if table := statistics_table(summary):
         parts += ["## Intervals and tests", to_markdown(table)]
     for name in summary["methods"]:
-        parts += [f"## Accuracy matrix: {METHOD_TITLES[name]}", to_markdown(matrix_table(summary, name))]
+        matrix = matrix_table(summary, name, intervals=True)
+        parts += [f"## Accuracy matrix: {METHOD_TITLES[name]}", to_markdown(matrix)]
     for name in _routed_methods(summary):
         parts += [f"## Routing: {METHOD_TITLES[name]}", to_markdown(confusion_table(summary, name))]
         if summary["methods"][name]["routing_by_modality"]:

@@ -154,6 +154,8 @@ def in_order(benchmark: Benchmark, order: Order) -> dict[str, Any]:
         content["media_root"] = str(benchmark.media_root.resolve())
     if benchmark.media_prefix:
         content["media_prefix"] = benchmark.media_prefix
+    if benchmark.protocol:
+        content["protocol"] = benchmark.protocol
     return content
 
 

@@ -33,6 +33,7 @@ PAGES = {
     "docs/methods.md": ("methods_data_sample", "methods_stamps"),
 }
 KEPT = (
+    "protocol",
     "split",
     "base_identity",
     "router",
@@ -51,7 +52,8 @@ def add(results: Path, name: str, summary_file: Path) -> None:
         raise ValueError(f"--add {name}: expected one of {', '.join(TITLES)}")
     require_unchanged(summary_file)
     summary = read_json(summary_file)
-    summary["provenance"] = {key: summary["provenance"].get(key) for key in KEPT}
+    about = summary["provenance"]
+    summary["provenance"] = {key: about[key] for key in KEPT if key in about}
     write_json_atomic(results / f"{name}.json", summary)
 
 

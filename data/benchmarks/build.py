@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from data.benchmark import SPLITS, read_benchmark, read_json
 from data.benchmarks.items import Item, read_items
-from data.benchmarks.recipe import Recipe, TaskPlan, find_sources
+from data.benchmarks.recipe import Recipe, Source, TaskPlan, find_sources
 from data.files import write_json_atomic
 from data.problems import InputError, Problem, brief
 
@@ -52,7 +52,7 @@ class Count:
 
 
 def build(recipe: Recipe, name: str, annotations: Path, out: Path, choices: Choices) -> list[Count]:
-    """Write OUT/NAME.json and its sample files; return what was counted, task by task.
+    """Write OUT/NAME.json, its sample files and aliases; return what was counted, task by task.
 
     Raises:
         InputError: annotations that are missing or faulty, or a task without a single question.
@@ -61,8 +61,9 @@ def build(recipe: Recipe, name: str, annotations: Path, out: Path, choices: Choi
     if not choices.synthetic:
         items = {split: [item for item in every if not item.synthetic] for split, every in items.items()}
     tasks = recipe.tasks
-    if choices.sessions is not None:
-        tasks, items = into_sessions(tasks, items, read_steps(choices.sessions))
+    steps = [] if choices.sessions is None else read_steps(choices.sessions)
+    if steps:
+        tasks, items = into_sessions(tasks, items, steps)
     root = out / "media" if choices.media_root is None else choices.media_root.absolute()
     root.mkdir(parents=True, exist_ok=True)
     comparable = not choices.synthetic and choices.sessions is None
@@ -84,9 +85,55 @@ def build(recipe: Recipe, name: str, annotations: Path, out: Path, choices: Choi
         entries.append(entry | {"results": f"task{number}_{task.name.lower().replace(' ', '_')}"})
     media_root = "media" if choices.media_root is None else str(root)
     title = recipe.title + ("" if choices.sessions is None else f"-{len(tasks)}-sessions")
-    write_json_atomic(out / f"{name}.json", {"name": title, "media_root": media_root, "tasks": entries})
+    content = {
+        "name": title,
+        "protocol": protocol(recipe, annotations, choices, counts, len(steps)),
+        "media_root": media_root,
+        "tasks": entries,
+    }
+    write_json_atomic(out / f"{name}.json", content)
+    accepted = out / f"{name}.aliases.json"
+    if recipe.aliases and not accepted.exists():  # one that is there may have been edited
+        write_json_atomic(accepted, recipe.aliases)
     read_benchmark(out / f"{name}.json")
     return counts
+
+
+def protocol(recipe: Recipe, annotations: Path, choices: Choices, counts: Sequence[Count], steps: int) -> str:
+    """One line on what a report's numbers are about; papers differ in this by tens of points.
+
+    steps: of the sessions, 0 without them.
+    """
+    parts = [
+        f"{recipe.title}, {len(recipe.tasks)} question types",
+        f"test is {test_files(recipe, annotations)}",
+        f"--videos {'all, synthetic ones too' if choices.synthetic else 'real'}",
+    ]
+    if choices.drop_missing:
+        tested = [count for count in counts if count.split == "test"]
+        dropped = sum(count.dropped for count in tested)
+        known = dropped + sum(count.written for count in tested)
+        parts.append(f"--drop_missing left out {dropped} of {known} test questions")
+    if steps:
+        parts.append(
+            f"{len(recipe.tasks) * steps} sessions, {steps} for each question type; what AVQACL calls MA, "
+            "the mean over sessions of the accuracy on all seen so far, is the column Avg"
+        )
+    return "; ".join(parts)
+
+
+def test_files(recipe: Recipe, annotations: Path) -> str:
+    """Where the test questions were read, for the protocol."""
+    sources = find_sources(recipe, annotations)
+    if "test" not in sources:
+        halved = recipe.halve_val and "val" in sources
+        return f"half of val, by clip ({_names(sources['val'])})" if halved else "not there"
+    return _names(sources["test"])
+
+
+def _names(sources: Sequence[Source]) -> str:
+    first = sources[0]
+    return first.path.name if first.task is None else first.path.name.replace(first.task, "TASK")
 
 
 def read_annotations(recipe: Recipe, folder: Path) -> dict[str, list[Item]]:

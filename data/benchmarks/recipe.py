@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +34,8 @@ class Recipe:
     # Split -> known number of questions per task about recorded clips; None where none is known.
     known: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
     halve_val: bool = False  # without a test file, half of the clips of val are the test
+    # Answer -> other spellings of it that normalised match accepts: see docs/scoring.md.
+    aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

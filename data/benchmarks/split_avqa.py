@@ -22,6 +22,27 @@ TASKS = (
     TaskPlan("Which", "Which"),
 )
 KEYS = tuple(task.key for task in TASKS)
+ALIASES = {  # what the annotations use for one thing: places with and without preposition, spellings
+    "automobile": ["car"],
+    "bedroom": ["in the bedroom"],
+    "cage": ["in the cage", "inside the cage"],
+    "chicken coop": ["in a chicken coop"],
+    "courtyard": ["in the courtyard"],
+    "cowbell": ["cow-bells"],
+    "desert": ["in the desert"],
+    "field": ["in the field"],
+    "forest": ["in the forest"],
+    "highway": ["on the highway"],
+    "pigsty": ["in the pigsty"],
+    "pond": ["in the pond"],
+    "road": ["on the road"],
+    "stage": ["on the stage"],
+    "street": ["in the street", "on the street"],
+    "swimming pool": ["in the swimming pool"],
+    "toilet flush": ["flush the toilet", "toilet flush sound", "toilet flushing"],
+    "woods": ["in the woods"],
+    "zoo": ["in the zoo"],
+}
 
 
 def parse(fields: Fields, task: str | None) -> Item | None:
@@ -67,4 +88,5 @@ RECIPE = Recipe(
         "test": (1849, 928, 749, 2352),
     },
     halve_val=True,
+    aliases=ALIASES,
 )

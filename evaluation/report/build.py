@@ -10,6 +10,7 @@ from evaluation.report.examples import examples_section
 from evaluation.report.reading import Results
 from evaluation.report.routes import confusion_section, map_section, modality_section
 from evaluation.report.scores import forgetting_section, matrices_section, number, results_section
+from evaluation.report.scoring import scoring_section
 from evaluation.summary import TESTED
 
 EXAMPLES = 24  # on a page
@@ -37,8 +38,8 @@ def _chapter(results: Results, examples: int, media: bool) -> Chapter:
     about = summary["provenance"]
     lead = (
         f"{len(results.tasks)} tasks in this order: {', '.join(results.tasks)}. {seeds} "
-        f"seed{'s' * (seeds != 1)}, split {about.get('split', 'test')}, protocol: after each task, all "
-        "tasks so far and the next one are asked without task labels."
+        f"seed{'s' * (seeds != 1)}, split {about.get('split', 'test')}. After each task, all tasks so "
+        f"far and the next one are asked without task labels. {results.protocol}"
     )
     return Chapter(
         key=f"r-{results.name}",
@@ -46,6 +47,7 @@ def _chapter(results: Results, examples: int, media: bool) -> Chapter:
         lead=lead,
         sections=(
             results_section(results),
+            scoring_section(results),
             matrices_section(results),
             forgetting_section(results),
             confusion_section(results),

@@ -39,6 +39,7 @@ class Table:
     header: tuple[Cell, ...]
     rows: tuple[tuple[Cell, ...], ...]
     left: int = 1
+    compact: bool = False  # on paper without the notes of its cells
 
 
 @dataclass(frozen=True)
@@ -129,13 +130,17 @@ class Document:
 
 
 def table(
-    caption: str, header: Sequence[str | Cell], rows: Sequence[Sequence[str | Cell]], left: int = 1
+    caption: str,
+    header: Sequence[str | Cell],
+    rows: Sequence[Sequence[str | Cell]],
+    left: int = 1,
+    compact: bool = False,
 ) -> Table:
     """A table of texts and cells. Raises ValueError for a row of another length than the header."""
     wrong = [len(row) for row in rows if len(row) != len(header)]
     if wrong:
         raise ValueError(f"table {caption!r}: a row of {wrong[0]} cells under {len(header)} columns")
-    return Table(caption, _cells(header), tuple(map(_cells, rows)), left)
+    return Table(caption, _cells(header), tuple(map(_cells, rows)), left, compact)
 
 
 def _cells(row: Sequence[str | Cell]) -> tuple[Cell, ...]:

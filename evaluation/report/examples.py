@@ -42,10 +42,10 @@ def examples_section(results: Results, most: int, media: bool) -> Section:
         (task, place, row)
         for task, group in enumerate(results.answers)
         for place, row in enumerate(group)
-        if _complete(row)
+        if complete(row)
     ]
     chosen = choose(rows, most)
-    wrong = sum(not _right(row) for _, _, row in rows)
+    wrong = sum(not is_right(row) for _, _, row in rows)
     seed = results.summary["seeds"][0] if results.summary["seeds"] else 0
     lead = (
         f"{len(chosen)} of {len(rows)} test questions of seed {seed}, failures first; {wrong} of all are "
@@ -65,7 +65,7 @@ def choose(rows: Sequence[Row], most: int) -> list[Row]:
     """Up to `most` rows: misrouted and wrong, wrong, and in the last quarter right ones."""
     kinds: list[list[Row]] = [[], [], []]
     for row in rows:
-        right = _right(row[2])
+        right = is_right(row[2])
         kinds[2 if right else 0 if _expert(row[2]) != row[0] else 1].append(row)
     misrouted, wrong, right_ones = (list(_in_turn(kind)) for kind in kinds)
     failures = misrouted + wrong
@@ -82,7 +82,8 @@ def _in_turn(rows: Sequence[Row]) -> Iterator[Row]:
         yield from (group[place] for _, group in sorted(groups.items()) if place < len(group))
 
 
-def _complete(row: Mapping[str, Any]) -> bool:
+def complete(row: Mapping[str, Any]) -> bool:
+    """Whether a row of a results file has question, expected and given answer."""
     turns = row.get("conversations")
     return (
         isinstance(turns, list)
@@ -97,7 +98,8 @@ def _expected(row: Mapping[str, Any]) -> str:
     return row["conversations"][1]["value"]
 
 
-def _right(row: Mapping[str, Any]) -> bool:
+def is_right(row: Mapping[str, Any]) -> bool:
+    """Exact match."""
     return is_correct(row["text"], _expected(row))
 
 
@@ -115,7 +117,7 @@ def _example(results: Results, chosen: Row, media: bool) -> Example:
         id=str(row.get("id", place)),
         task=results.tasks[task],
         expert="no expert" if expert in (-1, None) else _task_name(results, expert),
-        verdict="right" if _right(row) else "failed" if is_failed(given) else "wrong",
+        verdict="right" if is_right(row) else "failed" if is_failed(given) else "wrong",
         question=remove_tags(row["conversations"][0]["value"]).strip(),
         expected=_expected(row),
         given=given,

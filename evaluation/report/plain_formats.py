@@ -118,7 +118,9 @@ def _latex_table(table: Table) -> str:
     texts = table.left == len(table.header)  # then the last column may be long
     columns = "l" * (table.left - texts) + "r" * (len(table.header) - table.left)
     columns += r"p{0.62\linewidth}" if texts else ""
-    rows = [" & ".join(_latex_row(row, table.left)) + r" \\" for row in (table.header, *table.rows)]
+    rows = [
+        " & ".join(_latex_row(row, table.left, table.compact)) + r" \\" for row in (table.header, *table.rows)
+    ]
     lines = [
         r"\begin{table}[ht]",
         r"\centering\small",
@@ -136,15 +138,15 @@ def _latex_table(table: Table) -> str:
     return "\n".join(lines)
 
 
-def _latex_row(row: tuple[Cell, ...], left: int) -> Iterator[str]:
-    """The cells of a row; the spread and the note of a number stand under it."""
+def _latex_row(row: tuple[Cell, ...], left: int, compact: bool) -> Iterator[str]:
+    """The cells of a row; the spread and, unless compact, the note of a number stand under it."""
     for column, cell in enumerate(row):
         if column < left:
             yield _latex_text(_cell(cell), cell.strong)
             continue
         parts = [_latex_text(cell.text, cell.strong)]
         parts += [rf"\scriptsize $\pm$ {_latex_text(cell.spread)}"] if cell.spread else []
-        parts += [rf"\scriptsize {_latex_text(cell.note)}"] if cell.note else []
+        parts += [rf"\scriptsize {_latex_text(cell.note)}"] if cell.note and not compact else []
         stacked = r" \\ ".join(parts)
         stack = rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{stacked}\end{{tabular}}"
         yield stack if len(parts) > 1 else stacked

@@ -18,6 +18,7 @@ from evaluation.report.questions import Questions, read_questions
 
 log = logging.getLogger(__name__)
 ANCHOR_MAP, COSTS = "anchor_map.json", "costs.json"  # what an evaluation leaves for the report
+JUDGED = "judged.json"  # what scripts/judge_answers.py may leave beside
 ALL = "all"  # the view of the map with all modalities together
 NEEDED = ("benchmark", "tasks", "seeds", "methods", "formulas", "provenance")
 
@@ -33,11 +34,18 @@ class Results:
     answers: tuple[tuple[Mapping[str, Any], ...], ...] = ()  # task after task: the published results files
     anchor_map: Mapping[str, Any] | None = None
     costs: Mapping[str, Any] | None = None
+    judged: Mapping[str, Any] | None = None
 
     @property
     def tasks(self) -> list[str]:
         """Names of the tasks."""
         return list(self.summary["tasks"])
+
+    @property
+    def protocol(self) -> str:
+        """A sentence on which questions were asked, in the words of the benchmark file."""
+        stated = self.summary["provenance"].get("protocol")
+        return f"Protocol: {stated}." if stated else "The benchmark file states no protocol."
 
     @property
     def methods(self) -> Mapping[str, Mapping[str, Any]]:
@@ -114,6 +122,7 @@ def _read(path: Path, summary: dict[str, Any]) -> Results:
         _answers(first, summary, questions.benchmark),
         _optional(first, ANCHOR_MAP),
         _optional(folder, COSTS),
+        _optional(folder, JUDGED),
     )
 
 

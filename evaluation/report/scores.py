@@ -24,7 +24,17 @@ from evaluation.report.reading import Results
 from evaluation.summary import METHOD_TITLES, TESTED
 from evaluation.tables import COLUMNS, format_interval, format_number, has_stages
 
-BETTER = {"MA": UP, "AF": DOWN, "Avg": UP, "FM": DOWN, "BWT": UP, "FWT": UP, "routing_accuracy": UP}
+NORMALISED = "MA_normalised"
+BETTER = {
+    "MA": UP,
+    "AF": DOWN,
+    "Avg": UP,
+    "FM": DOWN,
+    "BWT": UP,
+    "FWT": UP,
+    "routing_accuracy": UP,
+    NORMALISED: UP,
+}
 SPACE = "\u00a0"  # that is not broken
 METRICS = ("MA", "AF", "Avg", "FM", "BWT", "FWT", "routing_accuracy")
 SIGNIFICANT = 0.01
@@ -68,7 +78,8 @@ def main_table(results: Results) -> Table:
     spread = ", mean and standard deviation over the seeds" if seeds > 1 else ""
     caption = (
         f"{results.summary['benchmark']}: accuracy on each task after the last one, and the metrics of "
-        f"continual learning, percent{spread}; in brackets 95 % intervals over test questions."
+        f"continual learning, percent{spread}; in brackets 95 % intervals over test questions. "
+        f"{results.protocol}"
     )
     return table(caption, header, rows)
 
@@ -182,8 +193,9 @@ def matrices_section(results: Results) -> Section:
     tables = tuple(_matrix(results, name) for name in staged(results))
     text = Text(
         "Rows are stages (after which task), columns the tasks asked about; the cell right of the diagonal "
-        "is the next task before it is learned. The stronger the colour, the better. Methods without "
-        "stages stand in the table above."
+        "is the next task before it is learned. The stronger the colour, the better. In brackets, on the "
+        "page and in Markdown, 95 % bootstrap intervals over test questions. Methods without stages stand in "
+        "the table of results."
     )
     return Section("matrices", "Accuracy matrices", (text, Side(tables)) if tables else (text,))
 
@@ -194,17 +206,22 @@ def staged(results: Results) -> list[str]:
 
 
 def _matrix(results: Results, name: str) -> Table:
+    entry = results.methods[name]
+    unknown = [[None] * len(results.tasks)] * len(results.tasks)
+    stages = zip(results.tasks, entry["matrix"], entry.get("matrix_interval") or unknown, strict=True)
     rows = [
-        [
-            Cell(task),
-            *(
-                Cell("") if value is None else Cell(f"{value:.1f}", heat=value / 100)
-                for value in results.methods[name]["matrix"][stage]
-            ),
-        ]
-        for stage, task in enumerate(results.tasks)
+        [Cell(task), *(_shaded(*pair) for pair in zip(values, intervals, strict=True))]
+        for task, values, intervals in stages
     ]
-    return table(f"{title(name)}, percent", ["after", *results.tasks], rows)
+    return table(f"{title(name)}, percent", ["after", *results.tasks], rows, compact=True)
+
+
+def _shaded(value: float | None, interval: Sequence[float] | None) -> Cell:
+    """A cell of an accuracy matrix; empty where nothing was measured."""
+    if value is None:
+        return Cell("")
+    note = f"[{interval[0]:.1f}, {interval[1]:.1f}]" if interval else ""
+    return Cell(f"{value:.1f}", note=note, heat=value / 100)
 
 
 def forgetting_section(results: Results) -> Section:

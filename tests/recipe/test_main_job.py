@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.recipe.commands import run_python
 from tests.recipe.studies import Study
 
 pytestmark = pytest.mark.recipe
@@ -93,6 +94,21 @@ def test_experts_can_choose_themselves(study: Study) -> None:
         scores = row["routing"]["scores"]
         assert row["routing"]["task"] == int(max(scores, key=scores.get)) and min(scores.values()) > 0
         assert row["routing"]["modality_scores"] == {}
+
+
+def test_modalities_are_examined_by_one_command(study: Study, benchmark_file: Path) -> None:
+    """By the anchors that were evaluated, with the same result."""
+    out = study.folder / "modalities.json"
+    places = ("--benchmark", benchmark_file, "--output", study.folder / "output", "--json", out)
+    done = run_python("scripts/examine_modalities.py", *places, "--feature_store", study.store, "--quiet")
+    found = json.loads(out.read_text())
+    assert [list(rules) for rules in found.values()] == [["cosine", "lda", "raw"]] * 7
+    entry = json.loads((study.folder / "results" / "summary.json").read_text())["methods"]["anchor_moe"]
+    evaluated = {"all": entry["routing_accuracy"]}
+    evaluated |= {name: part["accuracy"] for name, part in entry["routing_by_modality"].items()}
+    for name in ("all", "text", "video", "audio"):
+        assert found[name]["cosine"]["micro"] == pytest.approx(evaluated[name], abs=0.001), name
+    assert done.stdout.splitlines()[-7].startswith("all ")
 
 
 def test_what_is_finished_is_skipped_and_kept(study: Study) -> None:

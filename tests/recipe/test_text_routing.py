@@ -1,4 +1,4 @@
-"""scripts/text_routing.py: numbers worked out by hand, then real questions, as a command."""
+"""scripts/text_routing.py and examine_routers.py: numbers worked out by hand, then as commands."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
 from scripts.text_routing import text_routing
+from tests.recipe.commands import run_python
 
 TASKS = ("Come_From", "Happening", "Where", "Which")
 WORDS = ["what", "where", "is", "the", "sound", "animal", "place", "seen"]
@@ -81,6 +82,46 @@ def test_clear_errors(tmp_path: Path, lm: Path) -> None:
     (lm / "model.safetensors.index.json").write_text('{"weight_map": {"head.weight": "absent.safetensors"}}')
     with pytest.raises(ValueError, match="look like the input embedding"):
         text_routing([path], [path], lm)
+
+
+@pytest.mark.recipe
+def test_routers_are_examined_by_one_command(tmp_path: Path, lm: Path) -> None:
+    both = "what is seen"
+    own = {
+        "a": ["what is the sound", "what sound is the sound", "the sound is what"],
+        "b": ["where is the place", "where is the place seen", "the place is where"],
+        "c": ["what animal is seen", "the animal is seen", "what is the animal seen"],
+    }
+    shared = {"a": [both], "b": [both] * 2, "c": []}  # in training; each test asks it once less
+    flags: list[str | Path] = ["--lm", lm, "--json", tmp_path / "out.json", "--seeds", "2"]
+    for split in ("train", "test"):
+        flags.append(f"--{split}")
+        for task, texts in own.items():
+            asked = 2 * texts + shared[task][split == "test" :]
+            flags.append(write_task(tmp_path / f"{split}_{task}.json", asked))
+    entry = {"task": "c", "question": "0", "half": "dev", "rewordings": ["seen is what animal"]}
+    (tmp_path / "words.json").write_text(json.dumps({"questions": [entry]}))
+    flags += ["--rewordings", tmp_path / "words.json", "--half", "dev"]
+    parts = ["questions", "stages", "orders", "confidence", "few", "held_out"]
+    done = run_python("scripts/examine_routers.py", *flags, "--parts", *parts)
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["tasks"] == ["a", "b", "c"]
+    assert found["bound"]["verbatim"] == {"macro": 100, "micro": 100}  # `both` is asked by b alone
+    assert found["lookup"]["questions"]["verbatim"]["confusion"] == [[6, 0, 0], [0, 7, 0], [0, 0, 6]]
+    assert list(found["lookup"]) == ["questions"]
+    for name in ("cosine_raw", "cosine", "lda"):
+        assert list(found[name]) == parts and f"\n{name}\n" in done.stdout
+        questions = found[name]["questions"]
+        assert {key: sum(map(sum, part["confusion"])) for key, part in questions.items()} == {
+            "verbatim": 19,
+            "truncated": 19,
+            "misspelt": 19,
+            "reworded": 1,
+        }
+        assert found[name]["stages"][-1]["macro"] == pytest.approx(questions["verbatim"]["macro"])
+        assert [one["task"] for one in found[name]["held_out"]] == ["a", "b", "c"]
+    failed = run_python("scripts/examine_routers.py", *flags[:-3], "split_avqa", check=False)
+    assert failed.returncode == 1 and "none of ['a', 'b', 'c']" in failed.stderr
 
 
 @pytest.mark.recipe

@@ -1,5 +1,6 @@
 """What the README says is true: its tree, its results, its commands."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.results_tables import BEGIN, END, PAGES, section
+from scripts.results_tables import BEGIN, END, PAGES, add, section
 
 COMMAND = re.compile(r"^(?:[A-Z]+=\S+ |[A-Z]+=\"[^\"]*\" )*(?:bash|sbatch|python) (\S+)", re.M)
 
@@ -23,6 +24,15 @@ def test_the_results_are_those_of_the_committed_summaries(page: str, repo_root: 
     assert shown == section(repo_root / "docs" / "results", PAGES[page]), (
         "run: python scripts/results_tables.py"
     )
+
+
+def test_a_committed_summary_keeps_its_protocol_and_no_paths(tmp_path: Path) -> None:
+    about = {"split": "test", "benchmark_file": "/somewhere/b.json"}
+    for stated in ({}, {"protocol": "half of val"}):
+        (tmp_path / "summary.json").write_text(json.dumps({"provenance": about | stated}))
+        add(tmp_path, "data_sample", tmp_path / "summary.json")
+        kept = json.loads((tmp_path / "data_sample.json").read_text())["provenance"]
+        assert kept == {"split": "test"} | stated
 
 
 def test_every_file_of_the_tree_exists_and_every_top_level_file_is_shown(

@@ -37,7 +37,9 @@ def test_reading(tmp_path: Path) -> None:
     }
     second = {"name": "Where To", "test": str(tmp_path / "other/test.json")}
     content = {"name": "B", "media_root": "media", "media_prefix": "/p", "tasks": [first, second]}
-    benchmark = read_benchmark(write(tmp_path, content))
+    assert read_benchmark(write(tmp_path, content)).protocol is None
+    benchmark = read_benchmark(write(tmp_path, content | {"protocol": "half of val"}))
+    assert benchmark.protocol == "half of val"
     assert benchmark.name == "B"
     assert benchmark.media_root == tmp_path / "media"
     assert benchmark.media_prefix == "/p"
@@ -61,7 +63,7 @@ def test_reading(tmp_path: Path) -> None:
         ({"name": "B", "tasks": []}, r"tasks: got \[\], expected"),
         (
             tasks({"name": "A", "test": "test.json"}) | {"taks": 1},
-            "unknown key 'taks'; known are name, media_root",
+            "unknown key 'taks'; known are name, protocol, media_root",
         ),
         (
             tasks({"name": "A", "tets": "test.json"}),
@@ -75,6 +77,10 @@ def test_reading(tmp_path: Path) -> None:
         (
             tasks({"name": "A", "test": "test.json", "results": "../x"}),
             "results: got '../x', expected a plain",
+        ),
+        (
+            tasks({"name": "A", "test": "test.json"}) | {"protocol": ["x"]},
+            r"protocol: got \['x'\], expected a text or nothing",
         ),
         (
             tasks({"name": "A", "test": "test.json"}) | {"media_root": "gone"},

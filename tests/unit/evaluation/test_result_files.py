@@ -62,6 +62,9 @@ def test_intervals_and_tests() -> None:
     assert test["p"] == test["p_holm"] == 0.0001
     assert test["mcnemar"] == [[float(f"{2 / 2**50:.3g}"), 1.0]]
     text = summary_to_markdown(json.loads(json.dumps(summary, allow_nan=False)))
+    low, high = entry["matrix_interval"][1][1]
+    assert f"| after Where | 0.00 [0.00, 0.00] | 50.00 [{low:.2f}, {high:.2f}] |" in text
+    assert "| after Come | 100.00 [100.00, 100.00] | - |" in text
     low, high = entry["MA_interval"]
     assert f"| 25.00 | [{low:.2f}, {high:.2f}] | 100.00 | [100.00, 100.00] | 26.00 | +50.00 |" in text
     assert (entry["MA_normalised"], entry["MA_normalised_std"]) == (26.0, N)
@@ -128,6 +131,12 @@ def test_markdown_has_numbers_formulas_and_missing_rows(summary: dict[str, Any])
     assert "(forgetting.png)" in text and "0123abc" in text and "torch 2.9" in text
     assert results_markdown(summary).strip() in text
     assert text.isascii()
+
+
+def test_the_protocol_is_named_where_the_benchmark_has_one(summary: dict[str, Any]) -> None:
+    assert "protocol" not in summary_to_markdown(summary)
+    stated = summary | {"provenance": {"protocol": "half of val"}}
+    assert "protocol: half of val\n" in results_markdown(stated) and "half of val" in format_summary(stated)
 
 
 def test_tables_of_markdown_are_regular(summary: dict[str, Any]) -> None:

@@ -103,6 +103,27 @@ def test_a_task_held_out_is_far(exam: Exam) -> None:
     assert held_out(replace(exam, config=replace(LDA, abstain=True)), 2) == found
 
 
+def test_held_out_by_hand(exam: Exam) -> None:
+    """Questions at the very centre of a task are near it, one a hundred times as far out is far from all."""
+    axes = torch.eye(WIDTH)
+    placed = {f"centre {task}": 8 * axes[task] for task in range(2)}
+    placed |= {"stray": 800 * axes[0], "unknown": 800 * axes[2]}
+    start = len(exam.vectors.values)
+    place = {**exam.vectors.place, **{text: start + row for row, text in enumerate(placed)}}
+    vectors = Vectors(place, torch.cat([exam.vectors.values, torch.stack(list(placed.values()))]), "question")
+    asked = [
+        Counter({"centre 0": 5, "centre 1": 2, "stray": 3}),  # right, sent to task 1, right but far
+        Counter({"centre 1": 7, "stray": 3}),  # right, sent to task 0 and far
+        Counter({"centre 0": 1, "unknown": 3}),  # of the task that is left out
+    ]
+    tasks = [replace(task, test=test) for task, test in zip(exam.tasks, asked, strict=True)]
+    found = held_out(replace(exam, tasks=tasks, vectors=vectors), 2)
+    assert found.alarms == pytest.approx(100 * 6 / 20)
+    assert found.right == pytest.approx(100 * (5 + 3 + 7) / 20)
+    assert found.right_abstaining == pytest.approx(100 * (5 + 7) / 20)
+    assert found.flagged == pytest.approx(100 * 3 / 4)
+
+
 def test_many_drawn_tasks() -> None:
     found = many_tasks(LDA, 20)
     assert found.tasks == 20 and found.accuracy > 90 and found.microseconds > 0

@@ -1,6 +1,11 @@
 """The page about methods: its example works, and no method or flag is missing."""
 
+import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from data.benchmark import read_benchmark
 from methods.table import METHODS, trained
 from tests.unit.train.small_training import small_model
 
@@ -32,6 +38,28 @@ def test_the_drivers_name_every_method(repo_root: Path) -> None:
         help_text = (repo_root / script).read_text().split('METHODS="..."', 1)[1].split("SEEDS=", 1)[0]
         named = set(re.findall(r"\w+", help_text))
         assert {method.name for method in methods} <= named, script
+
+
+def test_the_exceptions_to_the_budget_stand_at_the_top(page: str) -> None:
+    top = page.split("```")[0]
+    assert all(f"`{name}`" in top for name in ("moe_lora", "l2p"))
+
+
+def test_the_command_lines_of_the_stamps_table_make_its_benchmark(page: str, tmp_path: Path) -> None:
+    *lines, last = page.split("<!-- stamps -->\n```bash\n")[1].split("\n```")[0].splitlines()
+    assert last == 'bash scripts/reproduce_table.sh stamps.json all "0 1"'
+    for task in ("Come", "Happening", "Where", "Which"):
+        for split in ("train", "val", "test"):
+            (tmp_path / f"{split}_{task}.json").write_text("[]")
+    script = "\n".join(lines).replace("python", shlex.quote(sys.executable))
+    subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env={**os.environ, "STAMPS": str(tmp_path)}, check=True
+    )
+    benchmark = read_benchmark(tmp_path / "stamps.json")
+    summary = json.loads((Path(__file__).parents[3] / "docs/results/methods_stamps.json").read_text())
+    assert benchmark.name == summary["benchmark"]
+    assert [task.name for task in benchmark.tasks] == summary["tasks"]
+    assert {path.name for path in benchmark.files("test")} == summary["provenance"]["data"].keys()
 
 
 def test_the_example_is_a_method(page: str) -> None:

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from scripts.expert_init_orders import SEQUENTIAL, as_markdown, choose_orders, final, folder_of, summarise
+from data.benchmark import read_benchmark
+from scripts.expert_init_orders import (
+    SEQUENTIAL,
+    as_markdown,
+    choose_orders,
+    final,
+    folder_of,
+    in_order,
+    summarise,
+)
 
 
 @pytest.fixture
@@ -35,3 +44,13 @@ def test_what_the_order_does_to_ma_and_af(out: Path) -> None:
         "final": rows,
     }
     assert "| sequential | 50.00 +- 14.14 | 50.00 +- 14.14 |" in as_markdown(table).splitlines()
+
+
+def test_a_benchmark_in_another_order_keeps_its_protocol(tmp_path: Path) -> None:
+    tasks = [{"name": name, "test": "test.json"} for name in ("a", "b")]
+    (tmp_path / "test.json").write_text("[]")
+    for stated in ({}, {"protocol": "half of val"}):
+        (tmp_path / "b.json").write_text(json.dumps({"name": "B", "tasks": tasks, **stated}))
+        made = in_order(read_benchmark(tmp_path / "b.json"), (1, 0))
+        assert [task["name"] for task in made["tasks"]] == ["b", "a"]
+        assert made.get("protocol") == stated.get("protocol")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from data.benchmarks.build import Choices, Count, build, differences, table
 from data.benchmarks.recipe import load_recipe, recipe_names
 from data.problems import InputError
 from data.samples import read_samples
-from tests.unit.data.benchmarks.conftest import Write, avqacl, music, published
+from evaluation.alias_files import alias_file, read_aliases
+from evaluation.scoring.answers import is_correct
+from evaluation.scoring.normalised import Aliases
+from tests.unit.data.benchmarks.conftest import Write, avqa, avqacl, music, published
 
 KINDS = ("Come_From", "Happening", "Where", "Which")
 
@@ -31,6 +35,7 @@ def test_every_benchmark_has_a_recipe_that_fits_itself() -> None:
         recipe = load_recipe(name)
         assert all(len(counts) == len(recipe.tasks) for counts in recipe.known.values())
         assert set(recipe.whole_files) == {"train", "val", "test"}
+        Aliases.from_lists(recipe.aliases)  # none stands for two answers
         titles.add(recipe.title)
     assert len(titles) == len(names)
     with pytest.raises(ValueError, match="no benchmark 'music_avqa'; there are split_avqa, "):
@@ -72,6 +77,19 @@ def test_a_folder_with_its_own_media_can_be_moved(write: Write, tmp_path: Path) 
     assert [media.kind for media in sample.media] == ["video", "audio"]
 
 
+def test_accepted_spellings_lie_where_scoring_reads_them(write: Write, tmp_path: Path) -> None:
+    recipe, folder = load_recipe("split_avqa"), published_tasks(write)
+    build(recipe, "x", folder, tmp_path / "out", Choices())
+    path = alias_file(tmp_path / "out" / "x.json")
+    assert path is not None and read_aliases(path).matches("In the cage", "cage")
+    assert not is_correct("In the cage", "cage")  # the exact column does not know of them
+    path.write_text('{"cage": ["birdcage"]}')
+    build(recipe, "x", folder, tmp_path / "out", Choices())
+    assert read_aliases(path).matches("birdcage", "cage")  # yours is kept
+    build(replace(recipe, aliases={}), "y", folder, tmp_path / "out", Choices())
+    assert alias_file(tmp_path / "out" / "y.json") is None
+
+
 def test_questions_about_clips_without_media_are_dropped_and_counted(write: Write, tmp_path: Path) -> None:
     folder = write("test_Where.json", published(2), published(5))
     for number in (0, 1, 3):
@@ -84,6 +102,8 @@ def test_questions_about_clips_without_media_are_dropped_and_counted(write: Writ
     choices = Choices(media_root=tmp_path / "media", drop_missing=True)
     counts = build(load_recipe("split_avqa"), "x", folder, tmp_path / "out", choices)
     assert [(count.written, count.dropped) for count in counts] == [(1, 0), (1, 0), (1, 1), (1, 0)]
+    protocol = read_benchmark(tmp_path / "out" / "x.json").protocol
+    assert protocol is not None and protocol.endswith("; --drop_missing left out 1 of 5 test questions")
     path.unlink()
     with pytest.raises(InputError, match="holds no question of task 'Which'"):
         build(load_recipe("split_avqa"), "x", folder, tmp_path / "out", choices)
@@ -104,6 +124,8 @@ def test_synthetic_clips_are_left_out_unless_asked_for(write: Write, tmp_path: P
     }
     assert written[False] == [(1, 947), (1, 893), (1, 711), (1, 972), (1, 637)]
     assert written[True] == [(2, None), (1, None), (1, None), (1, None), (1, None)]
+    protocol = "Split-MUSIC-AVQA, 5 question types; test is avqa-test.json; --videos all, synthetic ones too"
+    assert read_benchmark(tmp_path / "out" / "x.json").protocol == protocol
 
 
 def test_sessions_divide_every_task_by_the_labels_of_its_clips(write: Write, tmp_path: Path) -> None:
@@ -122,6 +144,26 @@ def test_sessions_divide_every_task_by_the_labels_of_its_clips(write: Write, tmp
     benchmark = read_benchmark(tmp_path / "out" / "x.json")
     assert (benchmark.name, len(benchmark.tasks)) == ("Split-AVQA-8-sessions", 8)
     assert [sample.id for sample in read_samples(tmp_path / "out" / "train_Come_From_2.json")] == ["1", "2"]
+    assert benchmark.protocol == (
+        "Split-AVQA, 4 question types; test is not there; --videos real; 8 sessions, 2 for each question "
+        "type; what AVQACL calls MA, the mean over sessions of the accuracy on all seen so far, is the "
+        "column Avg"
+    )
+
+
+def test_the_protocol_says_what_the_test_questions_are(write: Write, tmp_path: Path) -> None:
+    folder, recipe = published_tasks(write), load_recipe("split_avqa")
+    build(recipe, "x", folder, tmp_path / "out", Choices())
+    protocol = "Split-AVQA, 4 question types; test is test_TASK.json; --videos real"
+    assert read_benchmark(tmp_path / "out" / "x.json").protocol == protocol
+    for path in folder.iterdir():
+        path.unlink()
+    asked = [avqa(number, kind.replace("_", " ")) for number, kind in enumerate(KINDS * 10)]
+    write("val_qa.json", *asked)
+    build(recipe, "x", folder, tmp_path / "out", Choices())
+    assert "; test is half of val, by clip (val_qa.json); " in str(
+        read_benchmark(tmp_path / "out" / "x.json").protocol
+    )
 
 
 def test_sessions_need_labels_and_a_list_of_lists(write: Write, tmp_path: Path) -> None:

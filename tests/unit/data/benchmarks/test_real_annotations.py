@@ -11,6 +11,7 @@ from data.benchmark import read_benchmark
 from data.benchmarks.build import Choices, build, differences
 from data.benchmarks.recipe import load_recipe
 from data.samples import read_samples
+from evaluation.scoring.normalised import loosen
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,14 @@ def test_split_avqa_has_the_published_counts_and_texts(annotations: Path, tmp_pa
             question, answer = (turn["value"] for turn in item["conversations"])
             assert (sample.question, sample.answer) == (question, answer.strip())
             assert sample.raw["video"][7] == "/".join(item["video"][7].split("/")[-2:])
+
+
+def test_accepted_spellings_are_answers_of_the_annotations(annotations: Path) -> None:
+    files = (annotations / "avqa").glob("*_*.json")
+    items = [item for file in files for item in json.loads(file.read_text())]
+    answers = {loosen(item["conversations"][1]["value"]) for item in items}
+    accepted = [text for pair in load_recipe("split_avqa").aliases.items() for text in (pair[0], *pair[1])]
+    assert accepted and [text for text in accepted if loosen(text) not in answers] == []
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def write_results(tmp_path: Path) -> Callable[..., Path]:
         (folder / "summary.json").write_text(json.dumps(make_summary(data / "b.json")))
         (folder / "anchor_map.json").write_text(json.dumps(make_map()))
         (folder / "costs.json").write_text(json.dumps(make_costs()))
+        (folder / "judged.json").write_text(json.dumps(make_judged()))
         return folder
 
     return write
@@ -114,6 +115,25 @@ def make_map() -> dict[str, Any]:
         "chosen": [0, 0, 1, 0],
         "views": {"all": view, HOSTILE: view},
     }
+
+
+def make_judged() -> dict[str, Any]:
+    """As scripts/judge_answers.py writes it, of two seeds of the second task."""
+    row = {
+        "name": "eval_results/x/task1_x_results.json",
+        "n": 2,
+        "failed_answers": 1,
+        "exact": 50.0,
+        "normalised": 50.0,
+        "judged": 100.0,
+        "agreement": 50.0,
+        "kappa": 0.25,
+        "unparsable": 0,
+        "failed_verdicts": 0,
+        "similar": None,
+    }
+    other = {"name": "eval_results/x/seed_1/task1_x_results.json", "judged": 0.0, "kappa": None}
+    return {"rows": [row, row | other | {"unparsable": 1, "failed_verdicts": 1}], "judge": HOSTILE}
 
 
 def make_costs() -> dict[str, Any]:

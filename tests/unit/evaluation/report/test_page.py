@@ -1,6 +1,9 @@
 """The page: well-formed, self-contained, nothing from the data becomes markup; small, readable colours."""
 
+import html
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -90,6 +93,40 @@ def test_for_those_who_do_not_see_it(page: tuple[str, Page]) -> None:
 def test_anchor_is_unique_for_different_texts() -> None:
     assert anchor("r-avqa", "results") == "r-avqa-results"
     assert len({anchor(text) for text in ("a b", "a_b", "A b", "<>", "&&", "")}) == 6
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
+def test_nothing_is_wider_than_a_phone_or_a_desktop(page: tuple[str, Page], tmp_path: Path) -> None:
+    """In frames of these widths, since a window has a least width of its own."""
+    assert CHROMIUM is not None
+    widths = (390, 1280)
+    source = html.escape(page[0])
+    frames = [f'<iframe width="{width}" height="800" srcdoc="{source}"></iframe>' for width in widths]
+    script = """onload = () => {
+        const roots = Array.from(frames).map(frame => frame.document.documentElement);
+        const sizes = roots.map(root => [root.clientWidth, root.scrollWidth, root.scrollHeight].join(" "));
+        document.title = sizes.join(", ");
+    };"""
+    file = tmp_path / "frames.html"
+    text = f"<!DOCTYPE html><meta charset=utf-8>{''.join(frames)}<script>{script}</script>"
+    file.write_text(text, encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run(
+        [CHROMIUM, *flags, "--dump-dom", file.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    found = re.findall(r"(\d+) (\d+) (\d+)", done.stdout.split("<title>")[-1].split("</title>")[0])
+    sizes = [tuple(map(int, one)) for one in found]
+    assert len(sizes) == len(widths), done.stderr
+    for width, (seen, needed, height) in zip(widths, sizes, strict=True):
+        assert width - 20 <= seen <= width and height > 800  # but for a scroll bar; the page is there
+        assert needed <= seen
 
 
 def luminance(colour: tuple[float, ...]) -> float:

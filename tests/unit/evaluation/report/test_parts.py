@@ -2,18 +2,24 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evaluation.report.build import build_document
 from evaluation.report.charts import curves, scatter
 from evaluation.report.document import Cell, Code, Figure, Section, Side, Table, Text, table
 from evaluation.report.evidence import cost_section, leakage_section, notes_chapter, provenance_section
+from evaluation.report.page import to_html
+from evaluation.report.plain_formats import to_latex, to_markdown
 from evaluation.report.published import comparable
 from evaluation.report.reading import Results, read_all_results
 from evaluation.report.routes import confusion_section, map_section, modality_section
 from evaluation.report.scores import ahead, forgetting_section, main_table, matrices_section, results_section
+from evaluation.report.scoring import scoring_section
+from tests.unit.evaluation.report.conftest import HOSTILE, make_judged
 
 
 @pytest.fixture
@@ -46,6 +52,16 @@ def test_main_table(results: Results) -> None:
     )
     assert line(unlisted)[:2] == ["my <u>row", "0.00"]
     assert "Not run: oracle routing; joint training (</td>" in texts(results_section(results))
+
+
+def test_the_protocol_stands_under_the_results(results: Results) -> None:
+    assert main_table(results).caption.endswith("The benchmark file states no protocol.")
+    about = results.summary["provenance"] | {"protocol": "half of val; 8 sessions"}
+    stated = Results("x", None, {**results.summary, "provenance": about})
+    assert main_table(stated).caption.endswith("Protocol: half of val; 8 sessions.")
+    document = build_document([stated])
+    for text in (to_html(document), to_markdown(document), to_latex(document)):
+        assert text.count("Protocol: half of val; 8 sessions.") > 1  # above the results and under them
 
 
 def with_split(results: Results, sizes: tuple[int, ...], split: str = "test") -> dict[str, Any]:
@@ -101,6 +117,9 @@ def test_matrices_and_curves(results: Results) -> None:
     made = tables(matrices_section(results))
     assert len(made) == 4 and line(made[0].rows[1]) == [results.tasks[1], "50.0", "50.0"]
     assert made[0].rows[0][1].heat == 0.9 and made[1].rows[0][2] == Cell("")
+    # One of two questions is right: a draw has none, one or both. The first stage has no single answers here.
+    assert [cell.note for cell in made[0].rows[1]] == ["", "[0.0, 100.0]", "[0.0, 100.0]"]
+    assert made[0].rows[0][1].note == ""
     [figure] = forgetting_section(results).blocks
     assert isinstance(figure, Figure) and len(figure.pictures) == 2  # all tasks so far, the first task
     assert figure.pictures[0].count("<polyline") == 4 and figure.pictures[0].count("ours") == 1
@@ -148,6 +167,33 @@ def test_cost_says_who_borrows_experts(results: Results) -> None:
     entry["blind"] = entry["anchor_moe"]
     [made] = tables(cost_section(results))
     assert "Rows that use the experts of anchor MoE: blind (no video, no audio)." in made.caption
+
+
+def test_judged_answers(results: Results) -> None:
+    section = scoring_section(results)
+    normalised, made = tables(section)
+    assert line(normalised.rows[0]) == ["anchor MoE", "50.00", "50.00"] and len(normalised.rows) == 4
+    first, second, both = made.rows
+    shares = ["50.00", "50.00", "100.00", "50.00"]
+    assert line(first) == [results.tasks[1], "2", "1", *shares, "0.25", "0", "0"]
+    assert (second[0].note, line(second)[6:]) == ("seed_1", ["50.00", "\u2013", "1", "1"])
+    assert line(both) == ["all", "4", "2", "50.00", "50.00", "50.00", "50.00", "\u2013", "1", "1"]
+    assert HOSTILE in made.caption and "2 of 4 answers have no usable verdict" in texts(section)
+    assert "judge again" not in texts(section)
+    rows = make_judged()["rows"]
+    for other in ({"exact": 0.0}, {"n": 3}):
+        changed = replace(results, judged={"rows": [rows[0] | other, rows[1]], "judge": "m"})
+        assert "about other answers than the results files have: judge again" in texts(
+            scoring_section(changed)
+        )
+
+
+@pytest.mark.parametrize("rows", [None, [], [3], [{"name": "x", "n": 2, "kappa": 0.5}]])
+def test_a_file_without_a_judge_is_told(results: Results, rows: Any) -> None:
+    for content in ({"rows": rows, "judge": "m"}, {"rows": make_judged()["rows"]}):  # similarity alone
+        section = scoring_section(replace(results, judged=content))
+        assert len(tables(section)) == 1  # exact and normalised match
+        assert "has no rows of a judge; scripts/judge_answers.py" in texts(section)
 
 
 def test_leakage_statement(results: Results) -> None:

@@ -61,6 +61,17 @@ def test_what_stands_where() -> None:
     assert to_latex(document).count(row) == 2
 
 
+def test_intervals_of_single_cells_are_left_out_of_latex_alone(
+    write_results: Callable[..., Path], tmp_path: Path
+) -> None:
+    page, markdown, latex = (
+        path.read_text(encoding="utf-8") for path in write_pages([write_results()], tmp_path / "out")
+    )
+    assert "50.0<small>[0.0, 100.0]</small>" in page
+    assert r"| 50.0 \[0.0, 100.0\] | 50.0 \[0.0, 100.0\] |" in markdown
+    assert "0.0, 100.0" not in latex and "& 50.0 & 50.0" in latex
+
+
 def test_a_hash_can_be_broken() -> None:
     made = table("C", ["what", "value"], [["sum", "0123456789abcdef" * 4]], left=2)
     text = to_latex(Document("T", "L", (Chapter("c", "C", "", (Section("s", "S", (made,)),)),)))

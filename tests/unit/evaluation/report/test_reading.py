@@ -76,7 +76,16 @@ def test_a_summary_alone(write_results: Write, tmp_path: Path) -> None:
     [results] = read_all_results([tmp_path / "kept.json"])
     assert (results.name, results.folder) == ("kept", None)
     found = gaps(results)
-    assert found.keys() == {"results", "modalities", "map", "cost", "examples", "leakage", "provenance"}
+    assert found.keys() == {
+        "results",
+        "scoring",
+        "modalities",
+        "map",
+        "cost",
+        "examples",
+        "leakage",
+        "provenance",
+    }
     assert "gone.json: no such file" in found["leakage"]
     assert "a summary file alone was given" in found["map"]
     assert len(write_pages([tmp_path / "kept.json"], tmp_path / "out")) == 3
@@ -105,8 +114,8 @@ def test_a_benchmark_of_other_tasks_is_not_taken(write_results: Write) -> None:
 
 def test_damaged_beside_the_summary(write_results: Write, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_results()
-    for name in ("anchor_map.json", "costs.json", "task1_x_results.json"):
+    for name in ("anchor_map.json", "costs.json", "judged.json", "task1_x_results.json"):
         (folder / name).write_text("{")
     with caplog.at_level(logging.WARNING):
         [results] = read_all_results([folder])
-    assert len(caplog.records) == 3 and {"map", "cost", "examples"} <= gaps(results).keys()
+    assert len(caplog.records) == 4 and {"map", "scoring", "cost", "examples"} <= gaps(results).keys()
