@@ -27,15 +27,14 @@ if not __package__:  # run as a file: put the repository's root on the path in p
 
 import torch
 
-from data.command_line import main_command
 from data.files import only_run_in, write_bytes_atomic, write_json_atomic
+from data.manners import main_command
 from data.parallel import can_fork, choose_jobs, run_forked
 from evaluation.dense_pictures import draw_curves
 from evaluation.dense_tables import as_table, latex, markdown, summarise
 from evaluation.tables import to_text
-from examples.nyu.config import StudyConfig
+from examples.nyu.config import ROOMS, StudyConfig, absolute
 from examples.nyu.study import (
-    ROOMS,
     ROOT,
     load_best,
     make_accelerator,
@@ -127,7 +126,7 @@ def run(row: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
         head_width=arguments.head_width,
         num_experts=experts,
         img_size=tuple(arguments.img_size),
-        dataset_path=str(arguments.dataset_path),
+        dataset_path=absolute(arguments.dataset_path),
         aug=True,
         recompute=False,  # images are small
         epochs=arguments.epochs,

@@ -20,9 +20,9 @@ import h5py
 import numpy as np
 from scipy.io import loadmat
 
-from data.command_line import main_command
 from data.dense.folder import read_array
 from data.dense.nyu_mat import Split, convert, seeded_split
+from data.manners import main_command
 
 TRAINING_IMAGES = 795
 

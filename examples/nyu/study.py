@@ -21,7 +21,7 @@ from data.dense.rooms import write_rooms
 from data.files import write_json_atomic
 from data.run_record import provenance
 from evaluation.scoring.dense import DepthScores, NormalScores, SegmentationScores
-from examples.nyu.config import ARCHITECTURES, StudyConfig
+from examples.nyu.config import ARCHITECTURES, ROOMS, StudyConfig
 from model.mtl.architectures import Architecture
 from model.mtl.encoders import DilatedResNet50, PlainEncoder
 from model.mtl.heads import deeplab_head, to_image
@@ -36,7 +36,6 @@ from train.reporting import Reporting
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = "rooms"
 ROOMS_SIZE, ROOMS_TRAIN, ROOMS_VAL = (72, 96), 160, 40
 OUTPUTS = {"depth": 1, "normal": 3}  # of segmentation: the classes
 

@@ -52,6 +52,22 @@ def test_a_test_needs_the_checkpoint_only(trained: Path, tmp_path: Path) -> None
     assert ours == theirs
 
 
+def test_a_relative_dataset_is_found_from_elsewhere(
+    rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As trained in examples/nyu and tested in the root."""
+    monkeypatch.chdir(rooms)
+    call(f"{SMALL} --epochs 1 --dataset_path ../rooms", "--save_path", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    call("--mode test --load_path run --save_path test")
+    ours, theirs = (json.loads((tmp_path / f / "result.json").read_text()) for f in ("test", "run"))
+    assert ours["test"] == theirs["test"] and ours["config"]["dataset_path"] == str(rooms)
+    monkeypatch.chdir(rooms.parent)
+    call("--mode test --dataset_path ./rooms --save_path given --load_path", tmp_path / "run")
+    given = json.loads(Path("given/result.json").read_text())
+    assert given["config"] == theirs["config"]
+
+
 def test_a_finished_run_is_not_trained_again(trained: Path, rooms: Path) -> None:
     before = (trained / "best.pt").read_bytes()
     call(f"{PUBLISHED} {SMALL}", "--dataset_path", rooms, "--save_path", trained)
