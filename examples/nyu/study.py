@@ -178,7 +178,9 @@ def count_flops(model: Architecture, img_size: tuple[int, ...]) -> int:
 def make_accelerator(config: StudyConfig, gpu: str = "0") -> Accelerator:
     """The accelerator; without a GPU the CPU, saying so. Raises ValueError for fp16 on a CPU."""
     if "LOCAL_RANK" not in os.environ:
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", gpu)
+        visible = os.environ.setdefault("CUDA_VISIBLE_DEVICES", gpu)
+        if visible != gpu:
+            log.info("CUDA_VISIBLE_DEVICES is %r already: --gpu_id %s is left aside", visible, gpu)
     on_cpu = not torch.cuda.is_available()
     if on_cpu:
         log.info("no GPU here: --gpu_id %s is left aside, running on the CPU", gpu)

@@ -8,8 +8,9 @@ import torch
 
 from data.dense.rooms import write_rooms
 from examples.nyu.arguments import make_parser
+from examples.nyu.config import StudyConfig
 from examples.nyu.main import main
-from examples.nyu.study import load_best
+from examples.nyu.study import load_best, make_accelerator
 
 SMALL = (
     "--img_size 3 24 32 --encoder plain --width 4 --head_width 8 --train_bs 2 --test_bs 2 --epochs 2 --quiet"
@@ -106,6 +107,19 @@ def test_faults(trained: Path, rooms: Path, tmp_path: Path, flags: str, message:
     extra = "" if "test" in flags else f"{SMALL} --save_path {tmp_path} "
     with pytest.raises(ValueError, match=message):
         call(extra + line)
+
+
+def test_a_gpu_id_that_is_left_aside_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with caplog.at_level("INFO"):
+        for set_already, said in (("1,2", True), ("3", False)):
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", set_already)
+            make_accelerator(StudyConfig(), "3")
+            assert ("CUDA_VISIBLE_DEVICES is '1,2' already: --gpu_id 3 is left" in caplog.text) == said
+            caplog.clear()
 
 
 def test_fp16_needs_a_gpu(rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
