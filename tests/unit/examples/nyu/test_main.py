@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -86,6 +87,33 @@ def test_weights_that_do_not_fit_are_refused(trained: Path, tmp_path: Path) -> N
     torch.save(content["model"], tmp_path / "bare.pt")
     with pytest.raises(ValueError, match="bare.pt: holds no configuration"):
         call("--mode test", "--load_path", tmp_path / "bare.pt")
+
+
+def test_cityscapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two tasks, 7 classes, files of its own names."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 4), ("val", 2)):
+        for number in range(count):
+            arrays = {
+                "image": rng.random((24, 32, 3)),
+                "label_7": rng.integers(-1, 7, (24, 32)),
+                "depth": rng.random((24, 32, 1)),
+            }
+            for name, array in arrays.items():
+                (tmp_path / part / name).mkdir(parents=True, exist_ok=True)
+                np.save(tmp_path / part / name / f"{number}.npy", array.astype(np.float32))
+    flags = f"{SMALL} --epochs 1 --dataset cityscapes --arch AOEMTL --num_experts 1 1"
+    call(flags, "--dataset_path", tmp_path, "--save_path", tmp_path / "run")
+    call("--mode test", "--load_path", tmp_path / "run", "--save_path", tmp_path / "test")
+    ours, theirs = (json.loads((tmp_path / f / "result.json").read_text()) for f in ("test", "run"))
+    assert ours["test"] == theirs["test"] and ours["samples"] == 2
+    assert {task: list(scores) for task, scores in ours["test"].items()} == {
+        "segmentation": ["mIoU", "pixAcc"],
+        "depth": ["abs_err", "rel_err"],
+    }
+    printed = capsys.readouterr().out
+    assert "mIoU" in printed and "abs_err" in printed and "normal" not in printed
+    assert all((tmp_path / "test" / name).is_file() for name in ("result.json", "predictions.png"))
 
 
 @pytest.mark.parametrize(
