@@ -1,8 +1,9 @@
 """From the official `nyu_depth_v2_labeled.mat` to MTAN's layout.
 
     images (N, 3, W, H) uint8, depths (N, W, H) metres, labels (N, W, H) 0 = none, else a number of `names`
+    normals (N, 3, W, H) unit vectors, 0 = none; not in the official file, taken where they were added
 
-The file has 894 classes; `mapping` names the 13. It has no normals: they are estimated from depth, the cross
+The file has 894 classes; `mapping` names the 13. Without `normals` they are estimated from depth, the cross
 product of the differences between a pixel's neighbours in space, and left out (0) at jumps of depth.
 
 Camera axes: x right, y down, z forward, in metres; normals face the camera. Legend: N images, H, W pixels.
@@ -61,7 +62,7 @@ def convert(
     mapping: class 0 to 12 or -1 for each number of a label, from 0; None: by the words in their names.
 
     Raises:
-        ValueError: no such file, arrays missing in it, or a position outside it.
+        ValueError: no such file, arrays missing in it, normals of another shape, or a position outside it.
     """
     if not mat.is_file():
         raise ValueError(f"{mat}: no such file; expected the official nyu_depth_v2_labeled.mat")
@@ -73,6 +74,11 @@ def convert(
         missing = [name for name in NEEDED if name not in file]
         if missing:
             raise ValueError(f"{mat}: holds no {', '.join(missing)}; expected {', '.join(NEEDED)}")
+        if "normals" in file and file["normals"].shape != file["images"].shape:
+            raise ValueError(
+                f"{mat}: normals of shape {file['normals'].shape}; expected {file['images'].shape}, as images"
+            )
+        log.info("normals are %s", "those of the file" if "normals" in file else "estimated from depth")
         count = len(file["images"])
         table = map_names(read_names(file)) if mapping is None else mapping
         for part, places in (("train", split.train), ("val", split.val)):
@@ -92,11 +98,15 @@ def write_sample(
     labels = np.asarray(file["labels"][place], np.int64).T
     if labels.max() >= len(table):
         raise ValueError(f"image {place}: label {labels.max()}, but the mapping has {len(table)} entries")
+    if "normals" in file:
+        normals = np.asarray(file["normals"][place], np.float32).transpose(0, 2, 1)  # (3, H, W)
+    else:
+        normals = np.moveaxis(normals_from_depth(depth), -1, 0).astype(np.float32)
     arrays = {
         IMAGE: np.asarray(file["images"][place], np.float32).transpose(0, 2, 1) / 255,
         "label": table[labels].astype(np.float32),
         "depth": depth[None].astype(np.float32),
-        "normal": np.moveaxis(normals_from_depth(depth), -1, 0).astype(np.float32),
+        "normal": normals,
     }
     for kind, array in arrays.items():
         small = resize(kind, torch.from_numpy(np.ascontiguousarray(array)), size).numpy()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.dense.folder import LAYOUTS
-from examples.nyu.config import ARCHITECTURES, ENCODERS, StudyConfig
+from examples.nyu.config import ARCHITECTURES, ENCODERS, StudyConfig, absolute
 from model.mtl.experts import SYMMETRIES
 from train.mtl.choices import WEIGHTINGS, WeightingConfig
 from train.mtl.optim import OPTIMISERS, SCHEDULES, OptimConfig
@@ -112,7 +112,7 @@ def add_weighting_flags(group: Any) -> None:
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The part of the flags that belongs to the configuration, nested as there."""
+    """The part of the flags that belongs to the configuration, nested as there; paths of data absolute."""
     values = vars(arguments)
     optim = {item.name: values[item.name] for item in fields(OptimConfig) if item.name in values}
     weighting = {item.name: values[item.name] for item in fields(WeightingConfig) if item.name in values}
@@ -124,6 +124,8 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
     for name in ("num_experts", "img_size"):
         if name in top:
             top[name] = tuple(top[name])
+    if "dataset_path" in top:
+        top["dataset_path"] = absolute(top["dataset_path"])
     return {**top, **({"optim": optim} if optim else {}), **({"weighting": weighting} if weighting else {})}
 
 

@@ -44,7 +44,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
-from data.command_line import main_command
+from data.manners import main_command
 from examples.nyu.config import StudyConfig
 from examples.nyu.study import make_trainer
 from model.mtl.architectures import AOEMTL

@@ -2,12 +2,15 @@
 
     python compare.py                                # rooms, small, seeds 0 1 2
     python compare.py --rows STL AoE-MTL --epochs 2  # some of it
+    python compare.py --results STL=RUN AoE-MTL=RUN  # of runs of main.py that are there, nothing is trained
 
 Rows as in the paper (MMoE, PLE, CGC, AoE with shared experts only, AoE-MTL) with equally many experts, and
 the baselines HPS and STL (single-task). Every row has the same data, epochs and optimiser; the best epoch is
 chosen on validation. On a CPU as many runs as cores go side by side, one thread each. Finished runs are taken
 as they are, interrupted ones go on. Writes table.md, table.tex and table.json; the last line says whether
 AoE-MTL is on a par with CGC and MMoE.
+
+--results takes any names of rows; a row with several seeds is named once for each.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,15 +30,14 @@ if not __package__:  # run as a file: put the repository's root on the path in p
 
 import torch
 
-from data.command_line import main_command
-from data.files import only_run_in, write_bytes_atomic, write_json_atomic
+from data.files import only_run_in, read_json, write_bytes_atomic, write_json_atomic
+from data.manners import main_command
 from data.parallel import can_fork, choose_jobs, run_forked
 from evaluation.dense_pictures import draw_curves
 from evaluation.dense_tables import as_table, latex, markdown, summarise
 from evaluation.tables import to_text
-from examples.nyu.config import StudyConfig
+from examples.nyu.config import ROOMS, StudyConfig, absolute
 from examples.nyu.study import (
-    ROOMS,
     ROOT,
     load_best,
     make_accelerator,
@@ -61,6 +63,7 @@ ROWS: dict[str, tuple[str, tuple[int, ...]]] = {
     "AoE-MTL": ("AOEMTL", (1, 1)),
 }
 ON_A_PAR = 1.0  # points of delta-m
+OF_A_RESULT = ("config", "test", "flops", "parameters")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -71,7 +74,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=ROOT / "output" / "mtl" / "compare", help="folder")
     parser.add_argument("--dataset_path", default="rooms", help="as of main.py (rooms)")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="(all)")
-    parser.add_argument("--baseline", choices=list(ROWS), default="STL", help="of delta-m (STL)")
+    parser.add_argument("--baseline", default="STL", help="row that delta-m is taken against (STL)")
+    parser.add_argument(
+        "--results", nargs="+", metavar="ROW=FOLDER", help="finished runs of main.py, in place of training"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(0 1 2)")
     parser.add_argument("--epochs", type=int, default=20, help="(20)")
     parser.add_argument("--img_size", type=int, nargs=3, default=[3, 48, 64], help="(3 48 64)")
@@ -87,7 +93,23 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run what is missing, then write the tables."""
+    """Run what is missing, or read what is named, then write the tables."""
+    results = train_rows(arguments) if arguments.results is None else read_results(arguments.results)
+    summary = summarise(results, arguments.baseline)
+    write_json_atomic(arguments.out / "table.json", summary)
+    write_bytes_atomic(arguments.out / "table.md", markdown(summary).encode())
+    write_bytes_atomic(arguments.out / "table.tex", latex(summary).encode())
+    print(to_text(as_table(summary)))
+    print(summary["formula"])
+    print(verdict(summary))
+
+
+def train_rows(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Row -> results of its seeds; what is finished is read. Raises ValueError for a baseline that is none of
+    ROWS.
+    """
+    if arguments.baseline not in ROWS:
+        raise ValueError(f"--baseline {arguments.baseline!r}; expected one of {', '.join(ROWS)}")
     rows = [row for row in ROWS if row in {*arguments.rows, arguments.baseline}]
     cells = [(row, seed) for seed in arguments.seeds for row in rows]
     jobs = count_jobs(arguments.jobs)
@@ -100,13 +122,56 @@ def main(arguments: argparse.Namespace) -> None:
     results: dict[str, list[dict[str, Any]]] = {row: [] for row in rows}
     for (row, _), result in zip(cells, found, strict=True):
         results[row].append(result)
-    summary = summarise(results, arguments.baseline)
-    write_json_atomic(arguments.out / "table.json", summary)
-    write_bytes_atomic(arguments.out / "table.md", markdown(summary).encode())
-    write_bytes_atomic(arguments.out / "table.tex", latex(summary).encode())
-    print(to_text(as_table(summary)))
-    print(summary["formula"])
-    print(verdict(summary))
+    return results
+
+
+def read_results(named: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Row -> results of its runs, from ROW=FOLDER with the result.json of main.py in each folder.
+
+    Raises:
+        ValueError: no ROW=FOLDER, a file that is missing or of another kind, other scores than the first file
+            has, or a row with two runs of one seed.
+    """
+    results: dict[str, list[dict[str, Any]]] = {}
+    first: tuple[Path, dict[str, list[str]]] | None = None
+    for item in named:
+        row, _, folder = item.partition("=")
+        if not row or not folder:
+            raise ValueError(f"--results {item!r}; expected ROW=FOLDER, such as AoE-MTL=output/mtl/RUN")
+        path = Path(folder) / "result.json"
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file; expected the folder of a finished run of main.py")
+        result = read_json(path)
+        if not is_result(result):
+            raise ValueError(
+                f"{path}: no result of main.py; expected an object with {', '.join(OF_A_RESULT)}"
+            )
+        scores = {task: list(values) for task, values in result["test"].items()}
+        first = first or (path, scores)
+        if scores != first[1]:
+            raise ValueError(
+                f"{path}: scores {scores}, {first[0]} has {first[1]}; compare runs of one dataset"
+            )
+        runs, seed = results.setdefault(row, []), result["config"]["seed"]
+        if seed in [run["config"]["seed"] for run in runs]:
+            raise ValueError(f"{path}: a second run of {row} with seed {seed}; give one for each seed")
+        runs.append(result)
+    return results
+
+
+def is_result(content: Any) -> bool:
+    """Whether a JSON file's content has all that the table needs."""
+    if not isinstance(content, dict) or not set(OF_A_RESULT) <= set(content):
+        return False
+    config, scores = content["config"], content["test"]
+    numbers = [content["flops"], content["parameters"]]
+    if not isinstance(config, dict) or "seed" not in config or not isinstance(scores, dict):
+        return False
+    for values in scores.values():
+        if not isinstance(values, dict):
+            return False
+        numbers += [value for value in values.values() if value is not None]
+    return bool(scores) and all(isinstance(number, (int, float)) for number in numbers)
 
 
 def count_jobs(asked: int | None) -> int:
@@ -127,7 +192,7 @@ def run(row: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
         head_width=arguments.head_width,
         num_experts=experts,
         img_size=tuple(arguments.img_size),
-        dataset_path=str(arguments.dataset_path),
+        dataset_path=absolute(arguments.dataset_path),
         aug=True,
         recompute=False,  # images are small
         epochs=arguments.epochs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from data.dense.folder import LAYOUTS
@@ -16,6 +17,7 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
 }
 ENCODERS = ("resnet50", "plain")
 PRECISIONS = ("no", "bf16", "fp16")
+ROOMS = "rooms"  # the embedded dataset
 
 
 @dataclass(frozen=True)
@@ -77,3 +79,8 @@ class StudyConfig:
             "img_size": tuple(values["img_size"]),
         }
         return cls(**{**values, **changed})
+
+
+def absolute(dataset_path: str) -> str:
+    """A dataset's path that means the same from any folder; `rooms` stays."""
+    return dataset_path if dataset_path == ROOMS else str(Path(dataset_path).resolve())

@@ -1,10 +1,12 @@
-"""Write the official nyu_depth_v2_labeled.mat in MTAN's layout, normals estimated from depth.
+"""Write the official nyu_depth_v2_labeled.mat in MTAN's layout.
 
     python convert_mat.py nyu_depth_v2_labeled.mat OUT --splits splits.mat --mapping mapping.npy
 
 --splits: the official splits.mat (trainNdxs, testNdxs); without it 795 images are drawn by a seed, which is
 not the published split. --mapping: a .npy or text file with the class 0 to 12, or -1, of each label number
-from 0; without it classes are guessed from the names.
+from 0; without it classes are guessed from the names. Normals are those of an array `normals` (N, 3, W, H) in
+the file, unit vectors with x right, y down, z forward; the official file has none, and they are then
+estimated from depth.
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ import h5py
 import numpy as np
 from scipy.io import loadmat
 
-from data.command_line import main_command
 from data.dense.folder import read_array
 from data.dense.nyu_mat import Split, convert, seeded_split
+from data.manners import main_command
 
 TRAINING_IMAGES = 795
 

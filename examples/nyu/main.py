@@ -20,11 +20,11 @@ from pathlib import Path
 if not __package__:  # run as a file: put the repository's root on the path in place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from data.command_line import main_command
 from data.files import only_run_in, sha256_text
+from data.manners import main_command
 from evaluation.dense_pictures import draw_curves, draw_panel
 from evaluation.tables import MISSING
-from examples.nyu.arguments import check_against, make_config, make_parser
+from examples.nyu.arguments import check_against, given, make_config, make_parser
 from examples.nyu.config import StudyConfig
 from examples.nyu.study import (
     ROOT,
@@ -81,9 +81,7 @@ def run_test(arguments: argparse.Namespace) -> None:
         raise ValueError("--mode test needs --load_path: a best.pt, or the folder that holds it")
     config, content = load_best(arguments.load_path)
     check_against(config, arguments, MAY_DIFFER)
-    config = replace(
-        config, **{name: getattr(arguments, name) for name in MAY_DIFFER if hasattr(arguments, name)}
-    )
+    config = replace(config, **{n: value for n, value in given(arguments).items() if n in MAY_DIFFER})
     accelerator = make_accelerator(config, arguments.gpu_id)
     folder = arguments.save_path or default_folder(config).with_name(f"{default_folder(config).name}_test")
     trainer = make_trainer(config, accelerator, Reporting(folder), arguments.workers, load=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 if not __package__:  # run as a file: put the repository's root on the path in place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from data.command_line import main_command
 from data.dense.rooms import write_rooms
+from data.manners import main_command
 
 
 def make_parser() -> argparse.ArgumentParser:

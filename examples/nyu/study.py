@@ -21,7 +21,7 @@ from data.dense.rooms import write_rooms
 from data.files import write_json_atomic
 from data.run_record import provenance
 from evaluation.scoring.dense import DepthScores, NormalScores, SegmentationScores
-from examples.nyu.config import ARCHITECTURES, StudyConfig
+from examples.nyu.config import ARCHITECTURES, ROOMS, StudyConfig
 from model.mtl.architectures import Architecture
 from model.mtl.encoders import DilatedResNet50, PlainEncoder
 from model.mtl.heads import deeplab_head, to_image
@@ -36,7 +36,6 @@ from train.reporting import Reporting
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = "rooms"
 ROOMS_SIZE, ROOMS_TRAIN, ROOMS_VAL = (72, 96), 160, 40
 OUTPUTS = {"depth": 1, "normal": 3}  # of segmentation: the classes
 
@@ -179,7 +178,9 @@ def count_flops(model: Architecture, img_size: tuple[int, ...]) -> int:
 def make_accelerator(config: StudyConfig, gpu: str = "0") -> Accelerator:
     """The accelerator; without a GPU the CPU, saying so. Raises ValueError for fp16 on a CPU."""
     if "LOCAL_RANK" not in os.environ:
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", gpu)
+        visible = os.environ.setdefault("CUDA_VISIBLE_DEVICES", gpu)
+        if visible != gpu:
+            log.info("CUDA_VISIBLE_DEVICES is %r already: --gpu_id %s is left aside", visible, gpu)
     on_cpu = not torch.cuda.is_available()
     if on_cpu:
         log.info("no GPU here: --gpu_id %s is left aside, running on the CPU", gpu)

@@ -1,6 +1,7 @@
 """The commands of examples/nyu as they are typed, from its own folder and from the root."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,8 @@ def test_rooms_training_and_test(repo_root: Path, tmp_path: Path) -> None:
         repo_root, "examples/nyu", "make_rooms.py", rooms, "--train", 6, "--val", 2, "--size", 24, 32
     )
     assert done.returncode == 0, done.stderr
-    flags = [*PUBLISHED.split(), *SMALL.split(), "--dataset_path", rooms, "--save_path", run]
+    relative = os.path.relpath(rooms, repo_root / "examples" / "nyu")
+    flags = [*PUBLISHED.split(), *SMALL.split(), "--dataset_path", relative, "--save_path", run]
     done = python(repo_root, "examples/nyu", "main.py", *flags)
     assert done.returncode == 0, done.stderr
     assert "GiB predicted for a step" in done.stdout

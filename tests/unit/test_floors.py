@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("model", "data", "train", "evaluation", "methods")
 COMMAND_FOLDERS = ("scripts", "examples")
+AUDIO_VISUAL = ("model.language_model", "model.encoders")
 LLM_FAMILY_FILES = ("model.language_model.backbone", "model.language_model.families")
 
 # What a floor may import of this project; the longest matching prefix of a module's name is its floor.
@@ -110,6 +111,25 @@ def test_nobody_imports_a_command() -> None:
     assert not wrong
 
 
+def needed(name: str) -> set[str]:
+    """All modules of this project that importing one brings in, packages included."""
+    found, waiting = {name}, [name]
+    while waiting:
+        last = waiting.pop()
+        parts = [used.split(".") for used in imports(last, sources()[last])]
+        names = {".".join(used[:length]) for used in parts for length in range(1, len(used) + 1)}
+        new = {used for used in names if used in sources()} - found
+        found |= new
+        waiting += new
+    return found
+
+
+@pytest.mark.parametrize("name", modules("examples.nyu"))
+def test_multi_task_learning_is_independent_of_the_language_model(name: str) -> None:
+    wrong = [m for m in needed(name) for prefix in AUDIO_VISUAL if below(m, prefix)]
+    assert not wrong, "main_command is in data.manners, too"
+
+
 @pytest.mark.parametrize("name", modules("model"))
 def test_model_parses_no_arguments(name: str) -> None:
     assert not {"argparse", "sys.argv", "transformers.HfArgumentParser"} & set(imports(name, sources()[name]))
@@ -151,5 +171,7 @@ def test_the_walk_sees_the_house() -> None:
     names = set(sources())
     assert {"model.moe.experts", "data.samples", "evaluation.scoring.continual", "evaluation.report"} <= names
     assert "numpy" in {used.split(".")[0] for used in imports("x", sources()["evaluation.scoring.continual"])}
+    assert {"model.encoders", "model.language_model.backbone"} <= needed("data.command_line")
+    assert "examples.nyu.main" in names and "train.mtl.backward" in needed("examples.nyu.main")
     relative = ast.parse("from . import b\nfrom .c import d\nfrom ..e import f")
     assert list(imports("model.moe.a", relative)) == ["model.moe.b", "model.moe.c.d", "model.e.f"]

@@ -37,6 +37,21 @@ def test_layout(mat: Path, tmp_path: Path) -> None:
     assert len(DenseFolder(tmp_path / "out", "val")) == 1
 
 
+def test_normals_that_are_given_are_taken(mat: Path, tmp_path: Path) -> None:
+    given = np.random.default_rng(1).normal(size=(4, 3, WIDTH, HEIGHT)).astype(np.float32)
+    with h5py.File(mat, "a") as file:
+        file["normals"] = given
+    convert(mat, tmp_path / "out", Split([2], [0]), np.zeros(4, int), (HEIGHT, WIDTH))
+    for part, place in (("train", 2), ("val", 0)):
+        _, targets = DenseFolder(tmp_path / "out", part)[0]
+        assert np.array_equal(targets["normal"].numpy(), given[place].transpose(0, 2, 1))
+    with h5py.File(mat, "a") as file:
+        del file["normals"]
+        file["normals"] = given[..., :-1]
+    with pytest.raises(ValueError, match=r"normals of shape \(4, 3, 32, 23\); expected \(4, 3, 32, 24\)"):
+        convert(mat, tmp_path / "out", Split([2], [0]), np.zeros(4, int), (HEIGHT, WIDTH))
+
+
 def test_normals_of_a_tilted_plane_and_of_a_jump() -> None:
     normal = np.array([0.3, -0.4, -np.sqrt(0.75)])
     scale = WIDTH / 640

@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data.dense.rooms import write_rooms
+from evaluation.scoring.dense import HIGHER_IS_BETTER
 from examples.nyu.compare import main, make_parser, verdict
 
 
@@ -24,6 +26,56 @@ def test_two_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (tmp_path / "out" / "CGC_seed_0" / "result.json").stat().st_mtime_ns
     main(make_parser().parse_args(flags))
     assert (tmp_path / "out" / "CGC_seed_0" / "result.json").stat().st_mtime_ns == before
+
+
+def scored(folder: Path, seed: int, value: float, **changes: Any) -> Path:
+    """A folder with what main.py leaves in result.json, as far as the table goes."""
+    scores = {task: dict.fromkeys(names, value) for task, names in HIGHER_IS_BETTER.items()}
+    result = {"config": {"seed": seed}, "test": scores, "flops": 2e9, "parameters": 3_000_000, **changes}
+    folder.mkdir()
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def tabulate(out: Path, *runs: str) -> None:
+    main(make_parser().parse_args(["--results", *runs, "--baseline", "one", "--out", str(out)]))
+
+
+def test_the_table_of_runs_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [scored(tmp_path / str(n), n % 2, 0.5 if n < 2 else 0.25) for n in range(4)]
+    rows = [f"{row}={folder}" for row, folder in zip(("one", "one", "a=b", "a=b"), folders, strict=True)]
+    with pytest.raises(ValueError, match="b=.*result.json: no such file"):
+        tabulate(tmp_path / "out", *rows)
+    rows = [row.replace("a=b", "other") for row in rows]
+    tabulate(tmp_path / "out", *rows)
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert {row: about["seeds"] for row, about in table["rows"].items()} == {"one": [0, 1], "other": [0, 1]}
+    assert table["rows"]["other"]["columns"]["segmentation mIoU"]["mean"] == 25
+    assert "| other | 25.00" in (tmp_path / "out" / "table.md").read_text()
+    assert "other & 25.00" in (tmp_path / "out" / "table.tex").read_text()
+    assert "other" in capsys.readouterr().out
+
+
+def test_results_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    good = f"one={scored(tmp_path / 'good', 0, 0.5)}"
+    faults = [
+        ("two", "--results 'two'; expected ROW=FOLDER"),
+        (f"two={tmp_path}", f"{tmp_path}/result.json: no such file; expected the folder of a finished run"),
+        (f"two={scored(tmp_path / 'list', 0, 0.5, test=[1])}", "list/result.json: no result of main.py"),
+        (f"two={scored(tmp_path / 'text', 0, 0.5, flops='2')}", "text/result.json: no result of main.py"),
+        (f"two={scored(tmp_path / 'less', 0, 0.5, test={'depth': {'abs_err': 1.0}})}", "one dataset"),
+        (f"one={scored(tmp_path / 'again', 0, 0.5)}", "a second run of one with seed 0"),
+        (f"two={scored(tmp_path / 'other', 1, 0.5)}", r"two: seeds \[1\], the baseline has \[0\]"),
+    ]
+    for fault, message in faults:
+        with pytest.raises(ValueError, match=message):
+            tabulate(tmp_path / "out", good, fault)
+    (tmp_path / "good" / "result.json").write_text("{")
+    with pytest.raises(ValueError, match="good/result.json: not readable as JSON"):
+        tabulate(tmp_path / "out", good)
+    with pytest.raises(ValueError, match="--baseline 'one'; expected one of STL, HPS"):
+        main(make_parser().parse_args(["--baseline", "one", "--out", str(tmp_path)]))
+    assert not (tmp_path / "out").exists()
 
 
 def test_verdict() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,12 @@ def test_the_published_line() -> None:
     assert (config.arch, config.num_experts, config.img_size) == ("AOEMTL", (2, 2), (3, 288, 384))
     assert (config.encoder, config.train_bs, config.epochs, config.optim.lr) == ("resnet50", 8, 200, 1e-4)
     assert (config.weighting.name, config.optim.scheduler, config.optim.step_size) == ("EW", "step", 100)
+
+
+def test_the_dataset_s_path_holds_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = [make_config(parse(f"--dataset_path {path}")).dataset_path for path in ("nyu", "./nyu/", "rooms")]
+    assert found == [str(tmp_path.resolve() / "nyu")] * 2 + ["rooms"]
 
 
 def test_there_and_back() -> None:

@@ -3,13 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from data.dense.rooms import write_rooms
 from examples.nyu.arguments import make_parser
+from examples.nyu.config import StudyConfig
 from examples.nyu.main import main
-from examples.nyu.study import load_best
+from examples.nyu.study import load_best, make_accelerator
 
 SMALL = (
     "--img_size 3 24 32 --encoder plain --width 4 --head_width 8 --train_bs 2 --test_bs 2 --epochs 2 --quiet"
@@ -52,6 +54,22 @@ def test_a_test_needs_the_checkpoint_only(trained: Path, tmp_path: Path) -> None
     assert ours == theirs
 
 
+def test_a_relative_dataset_is_found_from_elsewhere(
+    rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As trained in examples/nyu and tested in the root."""
+    monkeypatch.chdir(rooms)
+    call(f"{SMALL} --epochs 1 --dataset_path ../rooms", "--save_path", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    call("--mode test --load_path run --save_path test")
+    ours, theirs = (json.loads((tmp_path / f / "result.json").read_text()) for f in ("test", "run"))
+    assert ours["test"] == theirs["test"] and ours["config"]["dataset_path"] == str(rooms)
+    monkeypatch.chdir(rooms.parent)
+    call("--mode test --dataset_path ./rooms --save_path given --load_path", tmp_path / "run")
+    given = json.loads(Path("given/result.json").read_text())
+    assert given["config"] == theirs["config"]
+
+
 def test_a_finished_run_is_not_trained_again(trained: Path, rooms: Path) -> None:
     before = (trained / "best.pt").read_bytes()
     call(f"{PUBLISHED} {SMALL}", "--dataset_path", rooms, "--save_path", trained)
@@ -69,6 +87,33 @@ def test_weights_that_do_not_fit_are_refused(trained: Path, tmp_path: Path) -> N
     torch.save(content["model"], tmp_path / "bare.pt")
     with pytest.raises(ValueError, match="bare.pt: holds no configuration"):
         call("--mode test", "--load_path", tmp_path / "bare.pt")
+
+
+def test_cityscapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two tasks, 7 classes, files of its own names."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 4), ("val", 2)):
+        for number in range(count):
+            arrays = {
+                "image": rng.random((24, 32, 3)),
+                "label_7": rng.integers(-1, 7, (24, 32)),
+                "depth": rng.random((24, 32, 1)),
+            }
+            for name, array in arrays.items():
+                (tmp_path / part / name).mkdir(parents=True, exist_ok=True)
+                np.save(tmp_path / part / name / f"{number}.npy", array.astype(np.float32))
+    flags = f"{SMALL} --epochs 1 --dataset cityscapes --arch AOEMTL --num_experts 1 1"
+    call(flags, "--dataset_path", tmp_path, "--save_path", tmp_path / "run")
+    call("--mode test", "--load_path", tmp_path / "run", "--save_path", tmp_path / "test")
+    ours, theirs = (json.loads((tmp_path / f / "result.json").read_text()) for f in ("test", "run"))
+    assert ours["test"] == theirs["test"] and ours["samples"] == 2
+    assert {task: list(scores) for task, scores in ours["test"].items()} == {
+        "segmentation": ["mIoU", "pixAcc"],
+        "depth": ["abs_err", "rel_err"],
+    }
+    printed = capsys.readouterr().out
+    assert "mIoU" in printed and "abs_err" in printed and "normal" not in printed
+    assert all((tmp_path / "test" / name).is_file() for name in ("result.json", "predictions.png"))
 
 
 @pytest.mark.parametrize(
@@ -90,6 +135,19 @@ def test_faults(trained: Path, rooms: Path, tmp_path: Path, flags: str, message:
     extra = "" if "test" in flags else f"{SMALL} --save_path {tmp_path} "
     with pytest.raises(ValueError, match=message):
         call(extra + line)
+
+
+def test_a_gpu_id_that_is_left_aside_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with caplog.at_level("INFO"):
+        for set_already, said in (("1,2", True), ("3", False)):
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", set_already)
+            make_accelerator(StudyConfig(), "3")
+            assert ("CUDA_VISIBLE_DEVICES is '1,2' already: --gpu_id 3 is left" in caplog.text) == said
+            caplog.clear()
 
 
 def test_fp16_needs_a_gpu(rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

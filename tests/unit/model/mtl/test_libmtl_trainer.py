@@ -1,4 +1,4 @@
-"""AOEMTL in the hands of LibMTL's own trainer, where LibMTL is installed: the steps of a plain loop.
+"""Our architectures in the hands of LibMTL's own trainer, where that is installed: the steps of a plain loop.
 
 LibMTL 1.1.5, the newest on the package index, is older than the torch that runs here: it imports
 `torchvision.models.utils`, wants a GPU, and calls `.next()` on iterators. The fixture lends it these; later
@@ -14,12 +14,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.mtl.architectures import AOEMTL
+from model.mtl.architectures import AOEMTL, CGC, HPS, Architecture, MMoE
 from model.mtl.encoders import PlainEncoder
+from model.mtl.ple import PLE
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TASKS = ("a", "b")
 STEPS = 3
+IMAGE = [3, 8, 8]
+EXPERTS: dict[type[Architecture], list[int] | None] = {
+    AOEMTL: [1, 1],
+    CGC: [1, 1],
+    MMoE: [2],
+    PLE: [1, 1],
+    HPS: None,
+}
 
 
 class OldTorch:
@@ -72,7 +81,7 @@ class Batches:
 
 
 def batch(number: int) -> tuple[Tensor, dict[str, Tensor]]:
-    image = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(number))
+    image = torch.rand(2, *IMAGE, generator=torch.Generator().manual_seed(number))
     return image, {"a": image.mean(1, keepdim=True), "b": image[:, :1]}
 
 
@@ -89,9 +98,9 @@ def heads() -> nn.ModuleDict:
     return nn.ModuleDict({task: nn.Conv2d(4, 1, 1) for task in TASKS})
 
 
-def trained_by_hand() -> nn.Module:
+def trained_by_hand(architecture: type[Architecture]) -> nn.Module:
     decoders = heads()
-    model = AOEMTL(TASKS, encoder, decoders, num_experts=[1, 1])
+    model = architecture(TASKS, encoder, decoders, num_experts=EXPERTS[architecture], img_size=IMAGE)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for number in range(STEPS):
         image, targets = batch(number)
@@ -102,8 +111,10 @@ def trained_by_hand() -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("weighting", ["EW", "UW", "PCGrad"])
-def test_libmtls_trainer(weighting: str, libmtl: Any) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "weighting"), [*((a, "EW") for a in EXPERTS), (AOEMTL, "UW"), (AOEMTL, "PCGrad")]
+)
+def test_libmtls_trainer(architecture: type[Architecture], weighting: str, libmtl: Any) -> None:
     class Loss(libmtl.loss.AbsLoss):  # type: ignore[misc, name-defined]
         def compute_loss(self, pred: Tensor, gt: Tensor) -> Tensor:
             return output_error(pred, gt)
@@ -119,7 +130,7 @@ def test_libmtls_trainer(weighting: str, libmtl: Any) -> None:
     trainer = libmtl.Trainer(
         task_dict={task: {**about, "metrics_fn": Metric(), "loss_fn": Loss()} for task in TASKS},
         weighting=getattr(libmtl.weighting, weighting),
-        architecture=AOEMTL,
+        architecture=architecture,
         encoder_class=encoder,
         decoders=heads(),
         rep_grad=False,
@@ -127,13 +138,12 @@ def test_libmtls_trainer(weighting: str, libmtl: Any) -> None:
         optim_param={"optim": "sgd", "lr": 0.1},
         scheduler_param={"scheduler": "step", "step_size": 100, "gamma": 0.5},
         weight_args={},
-        arch_args={"num_experts": [1, 1], "img_size": [3, 8, 8]},
+        arch_args={"num_experts": EXPERTS[architecture], "img_size": IMAGE},
     )
     before = [p.clone() for p in trainer.model.parameters()]
     trainer.train(Batches(), Batches(), epochs=1)
     assert not any(torch.equal(p, old) for p, old in zip(trainer.model.parameters(), before, strict=True))
     if weighting == "EW":
-        for (name, value), wanted in zip(
-            trainer.model.state_dict().items(), trained_by_hand().state_dict().values(), strict=True
-        ):
-            torch.testing.assert_close(value, wanted, msg=name)
+        wanted = trained_by_hand(architecture).state_dict()
+        for name, value in trainer.model.state_dict().items():
+            torch.testing.assert_close(value, wanted[name], msg=name)

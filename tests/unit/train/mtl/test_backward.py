@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.mtl.architectures import AOEMTL, HPS, Architecture
+from model.mtl.architectures import AOEMTL, HPS, STL, Architecture
 from model.mtl.encoders import set_recompute
 from model.mtl.ple import PLE
 from tests.unit.train.mtl.small import EXPERTS, TASKS, batch, make_trainer
+from train.mtl.choices import WEIGHTINGS, WeightingConfig, make_weighting
+from train.mtl.gradient_weightings import MGDA_NORMALISATIONS
+
+VARIANTS = [*((name, "none") for name in WEIGHTINGS), *(("MGDA", gn) for gn in MGDA_NORMALISATIONS[1:])]
 
 
 @pytest.mark.parametrize(
@@ -56,17 +60,28 @@ def test_gradients_are_those_of_one_graph(
         torch.testing.assert_close(parameter.grad, expected, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("architecture", [HPS, AOEMTL, PLE])
-def test_an_all_invalid_task_gives_loss_0_and_no_nan(
-    architecture: type[Architecture], tmp_path: Path
+@pytest.mark.parametrize("invalid", [("far",), ("near", "far")])
+@pytest.mark.parametrize("architecture", [HPS, AOEMTL, PLE, STL])
+@pytest.mark.parametrize(("name", "mgda_gn"), VARIANTS)
+def test_all_invalid_tasks_give_loss_0_and_no_nan(
+    name: str, mgda_gn: str, architecture: type[Architecture], invalid: tuple[str, ...], tmp_path: Path
 ) -> None:
-    for weighting in ("EW", "MGDA", "FAMO", "UPGrad", "CAGrad"):
-        trainer = make_trainer(tmp_path, architecture, weighting)
+    """Between two steps with valid ones, which must not suffer from it."""
+    trainer = make_trainer(tmp_path, architecture)
+    weighting = make_weighting(WeightingConfig(name, mgda_gn=mgda_gn), len(TASKS))
+    weighting.begin_epoch([[1.0, 2.0]])
+    trainer.backward.weighting = weighting
+    parameters = [*trainer.model.parameters(), *weighting.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=1e-2)
+    for none in ((), invalid, ()):
         inputs, targets = batch(range(3))
-        result = trainer.backward(inputs, {**targets, "far": torch.zeros_like(targets["far"])})
-        assert result.losses[1] == 0
-        for parameter in trainer.model.parameters():
-            assert parameter.grad is None or torch.isfinite(parameter.grad).all(), weighting
+        optimizer.zero_grad()
+        result = trainer.backward(inputs, targets | {task: torch.zeros_like(targets[task]) for task in none})
+        assert [loss == 0 for loss in result.losses.tolist()] == [task in none for task in TASKS]
+        assert torch.isfinite(result.weights).all()
+        for parameter in parameters:
+            assert parameter.grad is None or torch.isfinite(parameter.grad).all()
+        optimizer.step()
 
 
 @pytest.mark.parametrize("weighting", ["EW", "PCGrad"])

@@ -5,12 +5,13 @@ import torch
 from torch import Tensor
 
 from train.mtl.choices import SETTINGS, WEIGHTINGS, WeightingConfig, make_weighting
-from train.mtl.gradient_weightings import shortest
+from train.mtl.gradient_weightings import MGDA_NORMALISATIONS, shortest
 from train.mtl.weightings import Coefficients, Weighting
 
 ROWS = torch.tensor([[1.0, 0.0, 0.5], [-0.5, 1.0, 0.0], [0.1, 0.4, 2.0]])
 GRAMIAN = ROWS @ ROWS.T
 LOSSES = torch.tensor([1.0, 0.5, 2.0])
+VALID = torch.tensor([1.0, 0.0, 1.0])
 
 
 def step(weighting: Weighting, seed: int = 0) -> Coefficients:
@@ -55,6 +56,36 @@ def test_shortest_combination() -> None:
     aligned = torch.tensor([[1.0, 2.0], [2.0, 4.0]]).double()
     torch.testing.assert_close(shortest(aligned), torch.tensor([1.0, 0.0]).double())
     assert torch.isfinite(shortest(torch.zeros(3, 3).double())).all()
+
+
+@pytest.mark.parametrize("mgda_gn", MGDA_NORMALISATIONS)
+def test_mgda_does_not_divide_by_0(mgda_gn: str) -> None:
+    weighting = make_weighting(WeightingConfig("MGDA", mgda_gn=mgda_gn), 3)
+    found = weighting.coefficients(LOSSES * VALID, GRAMIAN * torch.outer(VALID, VALID)).shared
+    torch.testing.assert_close(found, 1 - VALID, rtol=0, atol=1e-6)  # 0 is the shortest, unscaled
+    one = weighting.coefficients(LOSSES * VALID, GRAMIAN).shared  # a loss of 0 that still has a gradient
+    assert torch.isfinite(one).all() and one.sum() > 0
+
+
+def test_cagrad_leaves_out_whom_no_step_helps() -> None:
+    three, two = (make_weighting(WeightingConfig("CAGrad"), tasks) for tasks in (3, 2))
+    found = three.coefficients(LOSSES * VALID, GRAMIAN * torch.outer(VALID, VALID)).shared
+    alone = two.coefficients(LOSSES[::2], GRAMIAN[::2, ::2]).shared
+    torch.testing.assert_close(found[::2], alone * 2 / 3, rtol=1e-5, atol=1e-6)
+    assert found[1] == 0
+    opposite = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    assert torch.isfinite(two.coefficients(LOSSES[:2], opposite).shared).all()
+
+
+@pytest.mark.parametrize("name", [name for name, cls in WEIGHTINGS.items() if cls.needs_gramian])
+def test_weights_are_equal_where_nothing_has_a_gradient(name: str) -> None:
+    weighting = make_weighting(WeightingConfig(name), 3)
+    weighting.begin_epoch([[1.0, 2.0, 3.0]])
+    found = weighting.coefficients(torch.zeros(3), torch.zeros(3, 3, dtype=torch.float64))
+    for values in found:
+        torch.testing.assert_close(values, torch.ones(3))
+    for parameter in weighting.parameters():
+        assert torch.isfinite(parameter.grad).all()
 
 
 def test_dwa_is_equal_until_two_epochs_are_known() -> None:
