@@ -1,4 +1,4 @@
-"""Write the results tables of README and docs/methods.md from committed summaries; nothing is typed by hand.
+"""Write the results tables of README, docs/methods.md and docs/routing.md from committed summaries; nothing is typed by hand.
 
     python scripts/results_tables.py                  # rewrites the parts of the pages between the markers
     python scripts/results_tables.py --add data_sample eval_results/AVQA/summary.json
@@ -27,10 +27,12 @@ TITLES = {
     "stamps_avqa": "`stamps_avqa`: real photographs and recordings as four tasks, same scripts and settings",
     "methods_data_sample": "Embedded sample data (`data_sample/avqa.json`), tiny backbone, test questions",
     "methods_stamps": "`stamps_avqa`: real photographs and recordings as four tasks, test questions",
+    "rules_data_sample": "Embedded sample data, tiny backbone, 400 test questions",
 }
 PAGES = {
     "README.md": ("data_sample", "stamps_avqa"),
     "docs/methods.md": ("methods_data_sample", "methods_stamps"),
+    "docs/routing.md": ("rules_data_sample",),
 }
 KEPT = (
     "protocol",
