@@ -1,4 +1,5 @@
-"""Write the results tables of README, docs/methods.md and docs/routing.md from committed summaries; nothing is typed by hand.
+"""Write the results tables of README, docs/methods.md and docs/routing.md from committed summaries; nothing
+is typed by hand.
 
     python scripts/results_tables.py                  # rewrites the parts of the pages between the markers
     python scripts/results_tables.py --add data_sample eval_results/AVQA/summary.json
