@@ -173,7 +173,7 @@ def case_worker(root: Path, reference: Study, kills: int) -> Tally:
             os.kill(workers[number % len(workers)], signal.SIGKILL)
         ended = job.wait()
         before = finished(study)
-        loss = ended.unclear("a training process ended with status -9", "start again")
+        loss = ended.unclear("a process ended with status -9", "start again")
         again = run(study, partial(train, study))
         loss = loss or lost_since(before, study) or differences(wanted, outcome(study))
         tally.count(loss or (again.errors[-300:] if again.status else None))
