@@ -4,9 +4,9 @@
 
 Published: all experts' features stacked and concatenated for each task, dense dilated ASPP, torch's own
 convolutions, one graph over all tasks, fp32. Ours: as main.py trains by default (no stack, taps that reach
-the map only, task by task, encoders keep what dear convolutions put out and make the rest again); in fp32, in
-fp32 with --no-recompute (kept), in bf16. ResNet-50, --num_experts 1 1, batch 2 by default. A step is forward
-and backward. --sides picks some.
+the map only, task by task, encoders keep what dear convolutions put out and make the rest again, gradients of
+convolutions by products of our own); in fp32, in fp32 with --no-recompute (kept), in bf16. ResNet-50,
+--num_experts 1 1, batch 2 by default. A step is forward and backward. --sides picks some.
 
 Each side is a process of its own, and they step in turn, so that a machine that slows down slows down all of
 them; the others wait meanwhile, with their memory (16 GiB together at 288 x 384). Peak: the most that a

@@ -198,7 +198,7 @@ def convolve(inputs: Tensor, layers: Sequence[nn.Conv2d]) -> list[Tensor]:
         ValueError: a layer that does not keep the map's size, has groups or a bias.
     """
     for layer in layers:
-        same = tuple(d * (k // 2) for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
+        same = _same(layer.weight, layer.dilation)  # type: ignore[arg-type]
         if layer.stride != (1, 1) or layer.groups != 1 or layer.padding != same or layer.bias is not None:
             raise ValueError(f"{layer}: expected stride 1, one group, padding {same} and no bias")
     height, width = inputs.shape[2:]

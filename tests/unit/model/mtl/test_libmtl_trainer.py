@@ -14,21 +14,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.mtl.architectures import AOEMTL, CGC, HPS, Architecture, MMoE
+from model.mtl.architectures import AOEMTL, STL, Architecture
 from model.mtl.encoders import PlainEncoder
-from model.mtl.ple import PLE
+from tests.unit.train.mtl import small
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TASKS = ("a", "b")
 STEPS = 3
 IMAGE = [3, 8, 8]
-EXPERTS: dict[type[Architecture], list[int] | None] = {
-    AOEMTL: [1, 1],
-    CGC: [1, 1],
-    MMoE: [2],
-    PLE: [1, 1],
-    HPS: None,
-}
+EXPERTS = {kind: number for kind, number in small.EXPERTS.items() if kind is not STL}
 
 
 class OldTorch:
