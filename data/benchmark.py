@@ -33,6 +33,11 @@ class Task:
     test: Path | None
     results: str  # stem of its results file: "task0_come" writes task0_come_results.json
 
+    @property
+    def results_file(self) -> str:
+        """Name of its results file."""
+        return f"{self.results}_results.json"
+
 
 @dataclass(frozen=True)
 class Benchmark:

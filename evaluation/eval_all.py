@@ -285,7 +285,7 @@ def write_results(
             {**request.sample.raw, **prediction_json(describe(stage.routing, row, text))}
             for row, (request, text) in enumerate(zip(stage.requests, texts, strict=True))
         ]
-        write_json_atomic(folder / f"{tasks[stage.task].results}_results.json", rows)
+        write_json_atomic(folder / tasks[stage.task].results_file, rows)
 
 
 def merge(results: Sequence[MethodResult]) -> MethodResult:

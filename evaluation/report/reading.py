@@ -145,7 +145,7 @@ def _answers(
     if place is None:
         return ()
     if benchmark is not None:
-        files = [place / f"{task.results}_results.json" for task in benchmark.tasks]
+        files = [place / task.results_file for task in benchmark.tasks]
     else:
         files = sorted(place.glob("task*_results.json"), key=lambda file: (len(file.name), file.name))
     if len(files) != len(summary["tasks"]) or not all(file.is_file() for file in files):

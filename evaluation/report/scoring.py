@@ -98,7 +98,7 @@ def _judged(results: Results) -> list[Block]:
 def _stale(results: Results, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a results file of the first seed has not as many questions, or right ones, as its row."""
     benchmark = results.questions.benchmark
-    names = [f"{task.results}_results.json" for task in benchmark.tasks] if benchmark else []
+    names = [task.results_file for task in benchmark.tasks] if benchmark else []
     found = dict(zip(names, results.answers, strict=False))  # either may be empty
     for row in rows:
         file = PurePath(row["name"])
@@ -124,6 +124,6 @@ def _answers(results: Results, path: str) -> Cell:
     file = PurePath(path)
     benchmark = results.questions.benchmark
     tasks = benchmark.tasks if benchmark else ()
-    named = {f"{task.results}_results.json": task.name for task in tasks}
+    named = {task.results_file: task.name for task in tasks}
     folder = file.parent.name
     return Cell(named.get(file.name, file.name), note=folder if folder.startswith("seed_") else "")

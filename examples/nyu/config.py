@@ -42,9 +42,7 @@ class StudyConfig:
     epochs: int = 200
     seed: int = 0
     precision: str = "no"
-    recompute: bool = (
-        True  # of large batches keep results of dear convolutions only: less memory, same result
-    )
+    recompute: bool = True  # of large batches keep results of dear convolutions only: less memory
 
     def __post_init__(self) -> None:
         for name, value, known in (
