@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +23,12 @@ from model.language_model.block_attention import Past, mask_after_past
 from model.language_model.prefix import (
     PrefixBounds,
     PrefixCache,
+    answer_cache,
     as_cache,
     stack_prefixes,
     unstack_cache,
 )
-from model.language_model.splice import IGNORE, SPLITS, PromptBatch, Spliced, splice
+from model.language_model.splice import IGNORE, SPLITS, PromptBatch, Side, Spliced, splice
 from model.moe.autonomy import record_activations
 from model.moe.experts import NO_EXPERT, ExpertBank
 
@@ -138,17 +139,20 @@ class AnchorLM(nn.Module):
         return config._attn_implementation == BLOCKS and not windowed
 
     def _after_prefix(
-        self, batch: PromptBatch, padding_side: Literal["left", "right"], tokens: str
+        self, batch: PromptBatch, padding: Side, tokens: str, answer: int | None = None
     ) -> tuple[Spliced, Past, Tensor]:
-        """What the experts act on, the prefixes' keys and values, and which of these are real (B, P)."""
+        """What the experts act on, the prefixes' keys and values, and which of these are real (B, P).
+
+        answer: leave room after the prefixes for the rest of the prompt and so many tokens of an answer.
+        """
         heads, tails = SPLITS[tokens](batch)
         kept = [
             self.prefixes.get(ids, media) for ids, media in zip(heads.input_ids, heads.media, strict=True)
         ]
-        past, known = stack_prefixes(kept)
-        text = splice(tails, self.llm.get_input_embeddings(), padding_side)
+        text = splice(tails, self.llm.get_input_embeddings(), padding)
+        past, known = stack_prefixes(kept, 0 if answer is None else text.mask.shape[1] + answer)
         window, length = getattr(self.llm.config, "sliding_window", None), known.shape[1] + text.mask.shape[1]
-        if window is not None and length > window and padding_side == "left" and not text.mask.all():
+        if window is not None and length > window and padding == "left" and not text.mask.all():
             raise ValueError(
                 f"prompts of {length} tokens, the LLM's sliding window of {window}, and experts on 'text': "
                 "texts of different length cannot be answered together; ask one by one, or use experts on "
@@ -264,11 +268,11 @@ class AnchorLM(nn.Module):
             return [told[row] for row in range(len(batch))]
         embed, head = self.llm.get_input_embeddings(), self.llm.get_output_embeddings()
         if self._has_prefix(batch, expert_ids):
-            prompt, past, known = self._after_prefix(batch, "left", self._scopes(batch, expert_ids)[0])
+            scope = self._scopes(batch, expert_ids)[0]
+            prompt, past, known = self._after_prefix(batch, "left", scope, max_new_tokens)
             cache, known = as_cache(past), torch.cat([known, prompt.mask], 1)
-            del past  # the cache lets go of what it has copied
         else:
-            prompt, cache = splice(batch, embed, "left"), DynamicCache()
+            prompt, cache = splice(batch, embed, "left"), answer_cache(max_new_tokens)
             known = prompt.mask
         rows, length = known.shape
         mask = torch.ones(rows, length + max_new_tokens, dtype=torch.bool, device=known.device)

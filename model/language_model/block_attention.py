@@ -40,6 +40,7 @@ class Past:
 
     keys: Sequence[Tensor]
     values: Sequence[Tensor]
+    room: int = 0  # positions at their end that hold nothing yet; 0 where they are an argument
 
 
 def block_attention(

@@ -19,12 +19,13 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
 from model.language_model.block_attention import Past
 
@@ -115,24 +116,79 @@ def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def stack_prefixes(prefixes: Sequence[Tensor]) -> tuple[Past, Tensor]:
-    """B left-padded prefixes, and which of their positions are real: (B, P) bool."""
+def stack_prefixes(prefixes: Sequence[Tensor], room: int = 0) -> tuple[Past, Tensor]:
+    """B left-padded prefixes, and which of their positions are real: (B, P) bool.
+
+    room: positions to leave free after the prefixes, for `as_cache`.
+    """
     longest = max(prefix.shape[2] for prefix in prefixes)
     parts, heads, _, width = prefixes[0].shape
     mask = torch.zeros(len(prefixes), longest, dtype=torch.bool, device=prefixes[0].device)
-    states = prefixes[0].new_empty(parts, len(prefixes), heads, longest, width)
+    states = prefixes[0].new_empty(parts, len(prefixes), heads, longest + room, width)
     for row, prefix in enumerate(prefixes):
         start = longest - prefix.shape[2]
         mask[row, start:] = True
         states[:, row, :, :start] = 0.0
-        states[:, row, :, start:] = prefix
-    return Past(states[::2].unbind(), states[1::2].unbind()), mask
+        states[:, row, :, start:longest] = prefix
+    return Past(states[::2].unbind(), states[1::2].unbind(), room), mask
 
 
-def as_cache(past: Past) -> DynamicCache:
-    """A cache that holds the past and grows from there."""
+class RoomyLayer(DynamicLayer):
+    """Keys and values in memory that has room for those to come: what is there is not copied at every token.
+
+    Not for training: what is given is written in place.
+
+    room: positions of an answer, beyond what the first call gives; more than that are copied, as ever.
+    """
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self._room = room
+        self._places: tuple[Tensor, Tensor] | None = None
+
+    def start(self, keys: Tensor, values: Tensor) -> None:
+        """Take these, whose last `room` positions are free, as they lie in memory. (B, H, P + room, K)"""
+        self.lazy_initialization(keys, values)
+        self._places = keys, values
+        length = keys.shape[2] - self._room
+        self.keys, self.values = keys[:, :, :length], values[:, :, :length]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        length = self.get_seq_length()
+        end = length + key_states.shape[2]
+        if self._places is None or end > self._places[0].shape[2]:
+            new = [self._with_room(one, end) for one in (key_states, value_states)]
+            if length:
+                new[0][:, :, :length], new[1][:, :, :length] = self.keys, self.values
+            elif not self.is_initialized:
+                self.lazy_initialization(key_states, value_states)
+            self._places = new[0], new[1]
+        keys, values = self._places
+        keys[:, :, length:end], values[:, :, length:end] = key_states, value_states
+        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
+        return self.keys, self.values
+
+    def _with_room(self, like: Tensor, length: int) -> Tensor:
+        rows, heads, _, width = like.shape
+        return like.new_empty(rows, heads, length + self._room, width)
+
+
+def answer_cache(room: int) -> Cache:
+    """An empty cache for prompts and answers of up to `room` tokens, without gradient."""
+    return Cache(layer_class_to_replicate=partial(RoomyLayer, room))  # type: ignore[arg-type]
+
+
+def as_cache(past: Past) -> Cache:
+    """A cache that holds the past and grows from there; in place, if the past has room."""
     cache = DynamicCache()
     for keys, values in zip(past.keys, past.values, strict=True):
+        if past.room:
+            roomy = RoomyLayer(past.room)
+            roomy.start(keys, values)
+            cache.layers.append(roomy)
+            continue
         layer = DynamicLayer()
         layer.lazy_initialization(keys, values)
         layer.keys, layer.values = keys, values  # set, not updated: that would copy once more

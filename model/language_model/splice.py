@@ -15,6 +15,7 @@ IMAGE_ID, AUDIO_ID, VIDEO_ID = -200, -300, -400  # stand in the prompt where med
 SOFT_ID = -500  # where learned tokens go
 SENTINELS = {IMAGE_ID: "image", AUDIO_ID: "audio", VIDEO_ID: "video", SOFT_ID: "soft"}
 IGNORE = -100  # label of positions that are not learned
+Side = Literal["left", "right"]  # of a padded row on which the padding is
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Spliced:
     labels: Tensor | None
 
 
-def splice(batch: PromptBatch, embedding: nn.Embedding, padding_side: Literal["left", "right"]) -> Spliced:
+def splice(batch: PromptBatch, embedding: nn.Embedding, padding_side: Side) -> Spliced:
     """Embed the ids, replace sentinels by media tokens, pad with zeros (right for the loss, left for
     generation).
 

@@ -9,7 +9,7 @@ import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from model.language_model.anchor_lm import AnchorLM
-from model.language_model.prefix import PrefixBounds, PrefixCache
+from model.language_model.prefix import PrefixBounds, PrefixCache, answer_cache, as_cache, stack_prefixes
 from model.language_model.splice import IGNORE, PromptBatch
 from model.moe.experts import NO_EXPERT, ExpertBank, ExpertConfig
 
@@ -179,3 +179,22 @@ def test_what_does_not_fit_goes_to_disk_and_comes_back(tmp_path: Path) -> None:
     assert made[-1] == 1
     del cache
     assert not folder.exists()
+
+
+def test_an_answer_s_cache_grows_in_place_and_gives_what_a_copied_one_gives() -> None:
+    generator = torch.Generator().manual_seed(0)
+    prefixes = [torch.randn(4, 2, length, 3, generator=generator) for length in (5, 3)]  # two layers
+    copied = as_cache(stack_prefixes(prefixes)[0])
+    grown = as_cache(stack_prefixes(prefixes, room=3)[0])
+    empty, fresh = DynamicCache(), answer_cache(2)
+    places = set()
+    for tokens in (2, 1, 1):  # the last one has no room left
+        new = [torch.randn(2, 2, tokens, 3, generator=generator) for _ in range(2)]
+        for layer in range(2):
+            for plain, roomy in ((copied, grown), (empty, fresh)):
+                expected, found = plain.update(*new, layer), roomy.update(*new, layer)
+                assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+                assert plain.get_seq_length(layer) == roomy.get_seq_length(layer)
+        places.add((grown.layers[0].keys.data_ptr(), fresh.layers[0].values.data_ptr()))
+    assert len({grown for grown, _ in places}) == 2, "moved when its room was used up, not before"
+    assert len({fresh for _, fresh in places}) == 1, "two tokens after the prompt had room"
