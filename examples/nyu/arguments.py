@@ -61,7 +61,9 @@ def add_model_flags(group: Any) -> None:
     group.add_argument("--width", type=int, default=SAME, help="plain encoder: first stage's channels (64)")
     group.add_argument("--head_width", type=int, default=SAME, help="channels of the heads (256)")
     group.add_argument(
-        "--pretrained", default=SAME, help="ResNet weights: imagenet, none, or a file (imagenet)"
+        "--pretrained",
+        default=SAME,
+        help="where encoders start: imagenet (ResNet), none, a file, or the best.pt of an HPS run (imagenet)",
     )
     group.add_argument(
         "--symmetry", choices=SYMMETRIES, default=SAME, help="experts that start equal: part or stay (broken)"

@@ -30,7 +30,7 @@ class StudyConfig:
     encoder: str = "resnet50"
     width: int = 64  # plain encoder: channels of its first stage, a quarter of its last
     head_width: int = 256  # channels of the DeepLab heads
-    pretrained: str = "imagenet"  # ResNet: imagenet, a file, or none
+    pretrained: str = "imagenet"  # or a file, or none; imagenet is the ResNet's
     num_experts: tuple[int, ...] = (1, 1)
     img_size: tuple[int, int, int] = (3, 288, 384)
     symmetry: str = "broken"

@@ -28,7 +28,7 @@ from model.mtl.heads import deeplab_head, to_image
 from model.mtl.losses import depth_loss, normal_loss, segmentation_loss
 from model.tensor_files import read_plain
 from train.mtl.memory import check_memory, predict
-from train.mtl.pretrained import imagenet_weights
+from train.mtl.pretrained import encoder_weights
 from train.mtl.tasks import MultiTask
 from train.mtl.trainer import Trainer, TrainerSettings
 from train.reporting import Reporting
@@ -79,10 +79,11 @@ def make_trainer(
     """Model and trainer of a configuration; load: weights come from a checkpoint, ImageNet is not read."""
     torch.manual_seed(config.seed)
     layout = LAYOUTS[config.dataset]
-    encoder: Any = partial(PlainEncoder, (config.width, config.width, 2 * config.width, 4 * config.width))
-    channels = 4 * config.width
+    state = None if load else encoder_weights(config.pretrained, config.encoder)
+    widths = (config.width, config.width, 2 * config.width, 4 * config.width)
+    encoder: Any = partial(PlainEncoder, widths, state)
+    channels = widths[-1]
     if config.encoder == "resnet50":
-        state = None if load else imagenet_weights(config.pretrained)
         encoder, channels = partial(DilatedResNet50, state), DilatedResNet50.out_channels
     outputs = {"segmentation": layout.classes, **OUTPUTS}
     heads: dict[str, nn.Module] = {

@@ -30,8 +30,10 @@ class StagedEncoder(nn.Module):
     lets the stem run again and 1x1 convolutions on up to 128 channels, such as those that widen a bottleneck
     in the first two stages; 576 those on up to 512 too.
     soon: the backward pass follows at once, so the last stage, first in it, is better kept whole.
+    kind, expected: what it is, and which weights it takes.
     """
 
+    kind, expected = "an encoder", "its own"
     recompute_from = inf
     dear = DEAR
     soon = True
@@ -45,6 +47,19 @@ class StagedEncoder(nn.Module):
         for stage in stages:
             image = lean(stage, image, self.dear)
         return last(image) if self.soon else lean(last, image, self.dear)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Load weights, for a ResNet in torchvision's layout. Raises ValueError naming what does not fit."""
+        kept = {name: value for name, value in state.items() if not name.startswith("fc.")}
+        own = self.state_dict()
+        missing = [name for name in own if name not in kept and not name.endswith("num_batches_tracked")]
+        wrong = [name for name in kept if name not in own or own[name].shape != kept[name].shape]
+        if missing or wrong:
+            raise ValueError(
+                f"weights for {self.kind}: missing {missing[:3]} ({len(missing)}), not fitting {wrong[:3]} "
+                f"({len(wrong)}); expected {self.expected}"
+            )
+        self.load_state_dict(kept, strict=False)
 
 
 def set_recompute(model: nn.Module, recompute: bool, least: int = LARGE) -> None:
@@ -68,6 +83,7 @@ class DilatedResNet50(StagedEncoder):
     state: ImageNet weights in torchvision's layout (`fc.*` is left out); random weights without.
     """
 
+    kind, expected = "ResNet-50", "torchvision's resnet50"
     out_channels = 2048
 
     def __init__(self, state: Mapping[str, Tensor] | None = None) -> None:
@@ -80,19 +96,6 @@ class DilatedResNet50(StagedEncoder):
         if state is not None:
             self.load(state)
 
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Load weights in torchvision's layout. Raises ValueError naming what does not fit."""
-        kept = {name: value for name, value in state.items() if not name.startswith("fc.")}
-        own = self.state_dict()
-        missing = [name for name in own if name not in kept and not name.endswith("num_batches_tracked")]
-        wrong = [name for name in kept if name not in own or own[name].shape != kept[name].shape]
-        if missing or wrong:
-            raise ValueError(
-                f"weights for ResNet-50: missing {missing[:3]} ({len(missing)}), not fitting {wrong[:3]} "
-                f"({len(wrong)}); expected torchvision's resnet50"
-            )
-        self.load_state_dict(kept, strict=False)
-
 
 class PlainEncoder(StagedEncoder):
     """Seven 3x3 convolutions with normalisation and ReLU: features at a quarter of the image, 256 channels.
@@ -100,10 +103,17 @@ class PlainEncoder(StagedEncoder):
     The paper gives no layer sizes of its simple encoder. These come to the parameters of its table at
     288 x 384 with eight experts: 26 M (AoE, AoE-MTL), 30 M (CGC), 34 M (MMoE), 115 M (PLE).
 
-    widths: channels of the stages; the last stage repeats the last width.
+    widths: channels of the stages; the last stage repeats the last width. state: weights of another one of
+    these widths; random weights without.
     """
 
-    def __init__(self, widths: tuple[int, int, int, int] = PLAIN_WIDTHS) -> None:
+    kind, expected = "the plain encoder", "those of a plain encoder of the same --width"
+
+    def __init__(
+        self,
+        widths: tuple[int, int, int, int] = PLAIN_WIDTHS,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         first, second, third, last = widths
         self.out_channels = last
@@ -113,6 +123,8 @@ class PlainEncoder(StagedEncoder):
         self.layer2 = nn.Sequential(block(second, third, stride=2), block(third, last))
         self.layer3 = block(last, last)
         self.layer4 = nn.Sequential(block(last, last), block(last, last))
+        if state is not None:
+            self.load(state)
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

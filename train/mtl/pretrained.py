@@ -1,4 +1,4 @@
-"""ImageNet weights of the ResNet encoder: a local file, torch hub, or none with a warning."""
+"""Weights that encoders start from: ImageNet's, those of a file or of an earlier run, or random ones."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from pickle import UnpicklingError
 from torch import Tensor
 from torchvision.models import ResNet50_Weights
 
-from model.tensor_files import read_tensors
+from model.tensor_files import read_plain, read_tensors
 
 log = logging.getLogger(__name__)
 
 
-def imagenet_weights(source: str) -> dict[str, Tensor] | None:
-    """Weights in torchvision's layout.
+def encoder_weights(source: str, encoder: str) -> dict[str, Tensor] | None:
+    """Weights that every encoder of a model starts from; None for random ones.
 
-    source: a .pth or .safetensors file; `imagenet` for torch hub's cache or, with a network, its download;
-    `none`. Without network and cache, or where what came is damaged, `imagenet` warns and gives None: random
-    weights.
+    source: a .pth or .safetensors file with the weights of one encoder (of a ResNet in torchvision's layout);
+        the best.pt of a run whose architecture has one encoder (HPS); `imagenet`, of a ResNet, for torch
+        hub's cache or, with a network, its download; `none`. `imagenet` gives None for the plain encoder,
+        and, with a warning, where there is neither network nor cache or what came is damaged.
 
     Raises:
-        ValueError: a file that is missing or holds no tensors.
+        ValueError: a file that is missing, holds no tensors, or is of a run without such an encoder.
     """
-    if source == "none":
+    if source == "none" or (source == "imagenet" and encoder == "plain"):
         return None
     if source != "imagenet":
-        return read_tensors(Path(source))
+        return weights_of_file(Path(source))
     try:
         return dict(ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:  # no network; a damaged file
@@ -37,3 +38,20 @@ def imagenet_weights(source: str) -> dict[str, Tensor] | None:
             error,
         )
         return None
+
+
+def weights_of_file(path: Path) -> dict[str, Tensor]:
+    """Of an encoder's own file, or of a run's checkpoint. Raises ValueError for a file without them."""
+    content = None if path.suffix == ".safetensors" else read_plain(path)
+    if not isinstance(content, dict) or not {"config", "model"} <= set(content):
+        return read_tensors(path)
+    start = "encoder."
+    found = {
+        name.removeprefix(start): value for name, value in content["model"].items() if name.startswith(start)
+    }
+    if "conv1.weight" not in found:
+        raise ValueError(
+            f"{path}: a run of {content['config'].get('arch')}, which has no single encoder; expected the "
+            "best.pt of a run with --arch HPS, or a file with the weights of one encoder"
+        )
+    return found

@@ -1,4 +1,4 @@
-"""Where the encoder's ImageNet weights come from, without a network."""
+"""Where the encoders' weights come from, without a network."""
 
 from pathlib import Path
 from pickle import UnpicklingError
@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from train.mtl.pretrained import imagenet_weights
+from model.mtl.encoders import PlainEncoder
+from train.mtl.pretrained import encoder_weights
 
 WEIGHTS = {"conv1.weight": torch.arange(6.0).view(2, 3)}
 
@@ -31,19 +32,20 @@ def test_a_local_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     hub(monkeypatch, AssertionError("asked for"))
     path = tmp_path / name
     save_file(WEIGHTS, path) if path.suffix == ".safetensors" else torch.save(WEIGHTS, path)
-    found = imagenet_weights(str(path))
+    found = encoder_weights(str(path), "resnet50")
     assert found is not None and torch.equal(found["conv1.weight"], WEIGHTS["conv1.weight"])
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ValueError, match=name):
-        imagenet_weights(str(path))
+        encoder_weights(str(path), "resnet50")
     with pytest.raises(ValueError, match="none.pth: no such file"):
-        imagenet_weights(str(tmp_path / "none.pth"))
+        encoder_weights(str(tmp_path / "none.pth"), "resnet50")
 
 
 def test_none_and_what_the_hub_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     hub(monkeypatch, WEIGHTS)
-    assert imagenet_weights("none") is None
-    assert imagenet_weights("imagenet") == WEIGHTS
+    assert encoder_weights("none", "resnet50") is None
+    assert encoder_weights("imagenet", "plain") is None
+    assert encoder_weights("imagenet", "resnet50") == WEIGHTS
 
 
 @pytest.mark.parametrize(
@@ -60,5 +62,29 @@ def test_without_a_sound_download_it_warns(
     error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub(monkeypatch, error)
-    assert imagenet_weights("imagenet") is None
+    assert encoder_weights("imagenet", "resnet50") is None
     assert str(error) in caplog.text and "random weights" in caplog.text and "--pretrained" in caplog.text
+
+
+def test_an_encoder_of_an_earlier_run(tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    one = PlainEncoder((2, 3, 4, 4))
+    weights = {f"encoder.{name}": value for name, value in one.state_dict().items()}
+    torch.save(
+        {"config": {"arch": "HPS"}, "entry": {}, "model": {**weights, "decoders.x": torch.ones(1)}}, path
+    )
+    found = encoder_weights(str(path), "plain")
+    assert found is not None
+    other = PlainEncoder((2, 3, 4, 4), found)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    with pytest.raises(
+        ValueError, match=r"plain encoder: missing .*not fitting .*conv1.weight.*same --width"
+    ):
+        PlainEncoder((4, 4, 8, 16), {**found, "layer5.weight": torch.ones(1)} | {"bn1.bias": torch.ones(9)})
+    torch.save(
+        {"config": {"arch": "CGC"}, "entry": {}, "model": {"experts.0.conv1.weight": torch.ones(1)}}, path
+    )
+    with pytest.raises(
+        ValueError, match=r"best.pt: a run of CGC, which has no single encoder; expected .*HPS"
+    ):
+        encoder_weights(str(path), "plain")
