@@ -16,6 +16,7 @@ Curves: `tasks` (experts held, answering a mixed batch of 8), `length` (of a cli
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -222,6 +223,7 @@ def main(arguments: argparse.Namespace) -> None:
             found.setdefault(name, []).append(point)
             memory = "" if point.mebibytes is None else f"{point.mebibytes:9.1f}"
             print(f"{point.x:>26g} {point.seconds:8.3f} {point.share:10.2f} {memory}", flush=True)
+            gc.collect()  # a model holds itself through its prefix cache, and with it its experts
     about[key] = max(about[key], round(product_peak(working_dtype()) / 1e9))  # a machine may have got faster
     shrink = bench.peak / (about[key] * 1e9)
     found = {

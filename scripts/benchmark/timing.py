@@ -75,7 +75,7 @@ def kept_for_backward(forward: Callable[[], Any], frozen: set[int]) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in frozen:
             held[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # itself, as the result of what keeps it, would keep that and so stay for ever
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = forward()

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,18 @@ def test_curves_have_a_point_for_every_size(
     held = [point["mebibytes"] for point in found["tasks"]]
     assert held[1] == 2 * held[0]
     assert picture.stat().st_size > 1000
+
+
+def test_what_is_counted_is_not_kept() -> None:
+    results = []
+
+    def forward() -> torch.Tensor:
+        result = torch.ones(4, requires_grad=True).exp()  # keeps its own result
+        results.append(weakref.ref(result))
+        return result
+
+    assert timing.kept_for_backward(forward, set()) == 16
+    assert results[0]() is None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
