@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import process_time, sleep
@@ -32,6 +33,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from model.language_model import block_attention
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.splice import VIDEO_ID, PromptBatch
 from model.moe.anchors import Anchor
@@ -210,8 +212,9 @@ def mixed_batches(bare: AnchorLM, ours: AnchorLM, peft: object, sizes: Sizes) ->
     }
 
 
-def peft_answers(peft: object, embeds: Tensor, sizes: Sizes) -> None:
+def peft_answers(peft: object, embeds: Tensor, sizes: Sizes, attention: str = "sdpa") -> None:
     """PEFT's answers to the same prompts, a different adapter for every row."""
+    peft.get_base_model().set_attn_implementation(attention)  # type: ignore[attr-defined]
     peft.generate(  # type: ignore[attr-defined]
         inputs_embeds=embeds,
         attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
@@ -223,11 +226,19 @@ def peft_answers(peft: object, embeds: Tensor, sizes: Sizes) -> None:
     )
 
 
+def text_answers(ours: AnchorLM, attention: str, prompts: PromptBatch, sizes: Sizes) -> None:
+    """Our answers by this attention function, no prefix being known yet."""
+    ours.llm.set_attn_implementation(attention)
+    AnchorLM(ours.llm, ours.bank).generate(prompts, list(range(ROWS)), sizes.answer, NO_END)
+
+
 def best_settings(ours: AnchorLM, peft: object, sizes: Sizes) -> dict[str, float]:
     """The same with what each side does best: experts on the text only, each clip's prefix computed once for
-    its questions; PEFT with the faster of its attention functions. Eight questions, of one clip each and of
+    its questions; both with the faster of their attention functions. Eight questions, of one clip each and of
     four to a clip."""
     assert ours.bank is not None
+    block_attention.register()
+    usual = ours.llm.config._attn_implementation
     asked = 24  # tokens of a question
     clips = [torch.randn(sizes.prompt - asked, WIDTH, dtype=working_dtype()) for _ in range(ROWS)]
     questions = [torch.randint(VOCABULARY, (asked,)) for _ in range(ROWS)]
@@ -240,24 +251,19 @@ def best_settings(ours: AnchorLM, peft: object, sizes: Sizes) -> dict[str, float
         )
         embeds = torch.stack([torch.cat([m, embedding(q)]) for m, q in zip(media, questions, strict=True)])
 
-        def text_scope(prompts: PromptBatch = batch) -> None:
-            lm = AnchorLM(ours.llm, ours.bank)  # no prefix is known yet
-            lm.generate(prompts, list(range(ROWS)), sizes.answer, NO_END)
-
-        def with_attention(kind: str, prompts: Tensor = embeds) -> Callable[[], None]:
-            def side() -> None:
-                peft.get_base_model().set_attn_implementation(kind)  # type: ignore[attr-defined]
-                peft_answers(peft, prompts, sizes)
-
-            return side
-
-        sides = {"ours": text_scope, "sdpa": with_attention("sdpa"), "eager": with_attention("eager")}
+        sides = {
+            **{
+                f"ours {k}": partial(text_answers, ours, k, batch, sizes)
+                for k in ("sdpa", block_attention.NAME)
+            },
+            **{f"peft {k}": partial(peft_answers, peft, embeds, sizes, k) for k in ("sdpa", "eager")},
+        }
         ours.bank.config = replace(CONFIG, tokens="text")
         seconds = medians(sides, sizes.rounds)
         ours.bank.config = CONFIG
-        figures[f"mixed_batch_best_settings_{name}_speedup"] = (
-            min(seconds["sdpa"], seconds["eager"]) / seconds["ours"]
-        )
+        best = [min(s for n, s in seconds.items() if n.startswith(whose)) for whose in ("peft", "ours")]
+        figures[f"mixed_batch_best_settings_{name}_speedup"] = best[0] / best[1]
+    ours.llm.set_attn_implementation(usual)
     return figures
 
 
