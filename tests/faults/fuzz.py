@@ -144,8 +144,31 @@ def sample_files() -> st.SearchStrategy[bytes]:
         ]
         + [b'[{"x": ' + b"[" * depth + b"]" * depth + b"}]" for depth in (63, 64, 65, 300, 900, 1500)]
     )
-    written = content.map(lambda value: json.dumps(value).encode())
+    written = st.one_of(content, good_samples()).map(lambda value: json.dumps(value).encode())
     return st.one_of(written, monsters, written.flatmap(lambda data: mutations([data])))
+
+
+@st.composite
+def good_samples(draw: st.DrawFn) -> list[Any]:
+    """Samples that can be read, up to one part that may be anything."""
+    texts, paths = st.text(min_size=1, max_size=12), st.sampled_from(["f0.jpg", "./f0.jpg", "d/../f0.jpg"])
+    samples = []
+    for number in range(draw(st.integers(1, 3))):
+        media = {
+            "video": draw(st.lists(paths, min_size=1, max_size=3)),
+            "voice": [draw(st.sampled_from(["a.wav", "d/a.ogg"]))],
+        }
+        kept = {name: value for name, value in media.items() if draw(st.booleans())}
+        tags = "".join({"video": "<video>\n", "voice": "<audio>\n"}[name] for name in kept)
+        turns = [
+            {"from": "human", "value": f"{tags}{draw(texts)} what?"},
+            {"from": "gpt", "value": f"a {draw(texts)}"},
+        ]
+        samples.append({"id": draw(st.sampled_from([number, f"s{number}"])), "conversations": turns, **kept})
+    if draw(st.booleans()):
+        sample = draw(st.sampled_from(samples))
+        sample[draw(st.sampled_from([*sample, "more"]))] = draw(json_values())
+    return samples
 
 
 def fuzz(target: Target, cases: int, folder: Path, number: int) -> Tally:

@@ -39,7 +39,9 @@ def targets(folder: Path) -> list[Target]:
     (media_root / "f0.jpg").touch()
     return [
         Target("samples", sample_files(), _samples(media_root), "samples.json", 0.3),
-        Target("benchmark", mutations([_benchmark()]), read_benchmark, "benchmark.json", 0.05),
+        Target(
+            "benchmark", mutations([_benchmark(folder, media_root)]), read_benchmark, "benchmark.json", 0.05
+        ),
         Target("pictures", mutations(_pictures()), read_picture, "picture.jpg", 0.2),
         Target("sounds", mutations(_sounds()), _waveform, "sound.wav", 0.12),
         Target("videos", mutations(_videos(folder)), _video, "video.mp4", 0.08),
@@ -68,9 +70,13 @@ def _samples(media_root: Path) -> Callable[[Path], object]:
     return read
 
 
-def _benchmark() -> bytes:
-    task = {"name": "Come", "train": "train.json", "test": "test.json", "results": "task0"}
-    return json.dumps({"name": "AVQA", "media_root": "m", "tasks": [task, task | {"name": "Which"}]}).encode()
+def _benchmark(folder: Path, media_root: Path) -> bytes:
+    task = {"name": "Come", "results": "task0"}
+    for split in ("train", "test"):
+        (folder / f"{split}.json").touch()
+        task[split] = str(folder / f"{split}.json")  # cases are read elsewhere
+    tasks = [task, task | {"name": "Which", "results": "task1"}]
+    return json.dumps({"name": "AVQA", "media_root": str(media_root), "tasks": tasks}).encode()
 
 
 # -- media
