@@ -126,7 +126,9 @@ class Inputs:
             for sample, without in asked
         ]
         labels = [prompt.labels for prompt in prompts if prompt.labels is not None]
-        return PromptBatch([prompt.input_ids for prompt in prompts], media, labels if with_answers else None)
+        early = [prompt.early for prompt in prompts]
+        ids = [prompt.input_ids for prompt in prompts]
+        return PromptBatch(ids, media, labels if with_answers else None, early)
 
     # -- routing
 

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.tags import TAG_KINDS, split_tags
+from data.tags import TAG_KINDS, split_tags, starts_before_media
 from model.language_model.splice import AUDIO_ID, IGNORE, IMAGE_ID, VIDEO_ID
 
 SYSTEM = (
@@ -41,6 +41,7 @@ class Prompt:
 
     input_ids: Tensor  # (L,) int64, media as sentinels
     labels: Tensor | None  # (L,) int64, IGNORE except on the answer and </s>; None without an answer
+    early: bool = False  # the question starts before the last medium
 
 
 class PromptTokenizer:
@@ -125,14 +126,14 @@ def build_prompt(tokenizer: Any, question: str, answer: str | None = None) -> Pr
     """
     tokenizer = as_prompt_tokenizer(tokenizer)
     opened = f"{SYSTEM} USER: {question} ASSISTANT:"
-    ids = _ids(tokenizer, opened)
+    ids, early = _ids(tokenizer, opened), starts_before_media(question)
     if answer is None:
-        return Prompt(torch.tensor(ids), None)
+        return Prompt(torch.tensor(ids), None, early)
     closed = _ids(tokenizer, f"{opened} {answer}{tokenizer.eos_token}")
     same = 0  # a tokenizer may join the end of the prompt with the start of the answer
     while same < len(ids) and ids[same] == closed[same]:
         same += 1
-    return Prompt(torch.tensor(closed), torch.tensor([IGNORE] * same + closed[same:]))
+    return Prompt(torch.tensor(closed), torch.tensor([IGNORE] * same + closed[same:]), early)
 
 
 def question_ids(tokenizer: Any, question_text: str) -> Tensor:

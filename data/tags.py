@@ -29,6 +29,11 @@ def tag_kinds(text: str) -> list[MediaKind]:
     return [TAG_KINDS[tag] for tag in split_tags(text)[1::2]]
 
 
+def starts_before_media(question: str) -> bool:
+    """Whether something is asked before the last media tag, or between two."""
+    return bool("".join(split_tags(question)[:-2:2]).strip())
+
+
 def unknown_tags(text: str) -> list[str]:
     """Everything that looks like a tag and is none of the media tags."""
     return [tag for tag in _ANY_TAG.findall(text) if tag not in TAG_KINDS]

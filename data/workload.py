@@ -13,6 +13,7 @@ from typing import Any
 
 from data.prompts import build_prompt
 from data.samples import Media, Sample, is_picture
+from data.tags import starts_before_media
 from model.planning.sizes import PromptTokens
 
 TEXT = PromptTokens(before=40, after=14, answer=3)  # of the text alone, assumed without a tokenizer
@@ -93,14 +94,19 @@ def prompt_tokens(sample: Sample, tokens: MediaTokens, tokenizer: Any) -> Prompt
     """Length of one prompt with its media and answer."""
     media = [tokens.of(item) for item in sample.media if item.tagged]
     if tokenizer is None:
-        before = TEXT.before if media else 0
-        return PromptTokens(before + sum(media), TEXT.before + TEXT.after - before, TEXT.answer)
-    prompt = build_prompt(tokenizer, sample.question, sample.answer)
-    assert prompt.labels is not None
-    places = (prompt.input_ids < 0).nonzero()[:, 0].tolist()
-    answer = int((prompt.labels >= 0).sum())
-    before = places[-1] + 1 if places else 0
-    return PromptTokens(before - len(media) + sum(media), len(prompt.input_ids) - answer - before, answer)
+        before, text, answer = TEXT.before if media else 0, TEXT.before + TEXT.after, TEXT.answer
+    else:
+        prompt = build_prompt(tokenizer, sample.question, sample.answer)
+        assert prompt.labels is not None
+        places = (prompt.input_ids < 0).nonzero()[:, 0].tolist()
+        answer = int((prompt.labels >= 0).sum())
+        before, text = (
+            places[-1] + 1 - len(media) if places else 0,
+            len(prompt.input_ids) - answer - len(media),
+        )
+    if starts_before_media(sample.question):  # experts on the text act on everything
+        return PromptTokens(0, text + sum(media), answer)
+    return PromptTokens(before + sum(media), text - before, answer)
 
 
 def _parts(length: PromptTokens) -> tuple[int, int, int]:

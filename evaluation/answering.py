@@ -140,7 +140,8 @@ class Answerer:
         prompts = self.inputs.mixed_batch([(request.sample, request.without_media) for request in requests])
         if self._pools:
             rows = [self._prompted(prompts.rows([row]), asked) for row, asked in enumerate(requests)]
-            prompts = PromptBatch([row.input_ids[0] for row in rows], [row.media[0] for row in rows])
+            ids, media = [row.input_ids[0] for row in rows], [row.media[0] for row in rows]
+            prompts = PromptBatch(ids, media, early=prompts.early)
         tokens = self.model.generate(
             prompts,
             [NO_EXPERT if request.expert in self._pools else request.expert for request in requests],

@@ -173,7 +173,7 @@ class AnchorLM(nn.Module):
         return unstack_cache(cache)
 
     def _scopes(self, batch: PromptBatch, expert_ids: Sequence[int]) -> list[str]:
-        """On which tokens each row's expert acts, or `soft`, where soft tokens act in place of an expert."""
+        """On which tokens each row's expert acts there, or `soft`, where soft tokens act in its place."""
         _require_one_each(expert_ids, len(batch))
         scopes = ["all" if self.bank is None else self.bank.tokens_of(expert) for expert in expert_ids]
         for row, (soft, expert) in enumerate(zip(batch.soft, expert_ids, strict=True)):
@@ -183,14 +183,14 @@ class AnchorLM(nn.Module):
                 )
             if soft:  # a checkpointed layer could not use the prefix
                 scopes[row] = "all" if self.checkpointing else "soft"
+            elif scopes[row] == "text" and batch.early and batch.early[row]:
+                scopes[row] = "all"
         return scopes
 
     def _has_prefix(self, batch: PromptBatch, expert_ids: Sequence[int]) -> bool:
         """Whether the batch, of one scope, has a prefix that is left alone, computed once and kept."""
         tokens = self._scopes(batch, expert_ids)[0]
-        return tokens in ("answer", "soft") or (
-            tokens == "text" and any(len(media) > 0 for media in batch.media)
-        )
+        return tokens in ("answer", "soft") or (tokens == "text" and any(map(len, batch.media)))
 
     def _by_scope(self, batch: PromptBatch, expert_ids: Sequence[int]) -> list[list[int]]:
         """The rows of a batch in groups of one scope."""

@@ -24,7 +24,9 @@ class PromptBatch:
 
     input_ids: per row int64 ids with sentinels. media: per row the tokens (T, D) of each sentinel, in their
     order; soft tokens, which are learned, stand among them and come last. labels: per row int64 as long as
-    input_ids, IGNORE where nothing is learned; None for prompts to be answered.
+    input_ids, IGNORE where nothing is learned; None for prompts to be answered. early: whether a row's
+    question starts before its last medium, so that experts on the text must act on the whole prompt; None
+    for no row.
 
     Raises: ValueError where rows, sentinels, media and labels do not go together.
     """
@@ -32,10 +34,11 @@ class PromptBatch:
     input_ids: Sequence[Tensor]
     media: Sequence[Sequence[Tensor]]
     labels: Sequence[Tensor] | None = None
+    early: Sequence[bool] | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.input_ids)
-        if rows == 0 or len(self.media) != rows or (self.labels is not None and len(self.labels) != rows):
+        if rows == 0 or any(len(x) != rows for x in (self.media, self.labels, self.early) if x is not None):
             labels = "no" if self.labels is None else len(self.labels)
             raise ValueError(
                 f"a batch of {rows} prompts needs as many media lists; got {len(self.media)}, {labels} labels"
@@ -58,8 +61,9 @@ class PromptBatch:
     def rows(self, chosen: Sequence[int]) -> "PromptBatch":
         """The batch of these rows, in this order."""
         labels = None if self.labels is None else [self.labels[row] for row in chosen]
+        early = None if self.early is None else [self.early[row] for row in chosen]
         return PromptBatch(
-            [self.input_ids[row] for row in chosen], [self.media[row] for row in chosen], labels
+            [self.input_ids[row] for row in chosen], [self.media[row] for row in chosen], labels, early
         )
 
     @property
@@ -77,8 +81,11 @@ class PromptBatch:
 
 
 def split_at_media(batch: PromptBatch) -> tuple[PromptBatch, PromptBatch]:
-    """Every row up to its last medium, and the text after it; nothing and the whole row without media."""
-    return _split(batch, _ends_of_media(batch))
+    """Every row up to its last medium, and the text after it; nothing and the whole row without media, or
+    where the question starts before."""
+    early = batch.early or [False] * len(batch)
+    cuts = zip(_ends_of_media(batch), early, strict=True)
+    return _split(batch, [0 if whole else cut for cut, whole in cuts])
 
 
 def split_at_answer(batch: PromptBatch) -> tuple[PromptBatch, PromptBatch]:
@@ -106,12 +113,11 @@ def with_soft_tokens(
     ids = [torch.cat([head, mark.to(head), tail]) for head, tail in rows]
     media = [[*media, soft] for media, soft in zip(batch.media, tokens, strict=True)]
     if batch.labels is None:
-        return PromptBatch(ids, media)
+        return PromptBatch(ids, media, early=batch.early)
     blank = torch.tensor([IGNORE])
     cut_labels = zip(batch.labels, cuts, strict=True)
-    return PromptBatch(
-        ids, media, [torch.cat([row[:cut], blank.to(row), row[cut:]]) for row, cut in cut_labels]
-    )
+    labels = [torch.cat([row[:cut], blank.to(row), row[cut:]]) for row, cut in cut_labels]
+    return PromptBatch(ids, media, labels, batch.early)
 
 
 def _ends_of_media(batch: PromptBatch) -> list[int]:

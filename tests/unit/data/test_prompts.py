@@ -127,6 +127,21 @@ def test_labels_are_the_answer_and_the_end(answer: str) -> None:
     assert ids[: len(opened)] == opened
 
 
+@pytest.mark.parametrize(
+    ("question", "early"),
+    [
+        ("<video>\n<audio>\nWhat?", False),
+        ("What?\n<video>", True),
+        ("<video>\nand what is heard here: <audio>\nWhat?", True),
+        ("<audio> \n What?", False),
+        ("What?", False),
+    ],
+)
+def test_a_question_may_start_before_its_media(question: str, early: bool) -> None:
+    for answer in (None, "dog"):
+        assert build_prompt(Words(), question, answer).early is early
+
+
 def test_labels_where_the_tokenizer_joins_prompt_and_answer() -> None:
     prompt = build_prompt(Joining(), "What?", "dog")
     assert prompt.labels is not None

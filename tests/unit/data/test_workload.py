@@ -10,6 +10,7 @@ from transformers import LlamaTokenizer
 from data.prompts import PromptTokenizer, build_prompt
 from data.samples import Media, Sample, read_samples
 from data.workload import TEXT, MediaTokens, count_workload, prompt_tokens
+from model.planning.sizes import PromptTokens
 
 TOKENS = MediaTokens(frames=36, sound=8)
 
@@ -41,6 +42,15 @@ def test_a_question_without_media_has_no_prefix() -> None:
     length = prompt_tokens(sample(0, "What?"), TOKENS, None)
     assert length.before == 0
     assert length.prompt == TEXT.prompt
+
+
+def test_a_question_before_its_media_has_no_prefix() -> None:
+    def length(question: str) -> PromptTokens:
+        return prompt_tokens(sample(0, question, clip("a")), TOKENS, None)
+
+    early, late = length("Who?\n<video>"), length("<video>\nWho?")
+    assert early.before == 0 < late.before
+    assert early.prompt == late.prompt
 
 
 def test_without_samples_a_video_with_sound_is_assumed() -> None:

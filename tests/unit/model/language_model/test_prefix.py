@@ -125,6 +125,24 @@ def test_rows_with_and_without_media_answer_as_alone(tokens: str) -> None:
     assert model.generate(questions, [0, 0], 4, 2) == alone
 
 
+def test_a_question_before_the_media_takes_the_full_path(model: AnchorLM) -> None:
+    """Its expert acts on every token of that row, also beside a row with its question behind."""
+    everywhere = make_model("all")
+    ids, media, labels = prompt(3, 5, 8)
+    late = torch.cat([ids[3:9], ids[:3], ids[9:]])  # six tokens, two more, the medium, the last two
+    labels_of_both = [labels, torch.where(labels != IGNORE, late, IGNORE)]
+    both = PromptBatch([ids, late], [media, media], labels_of_both, [False, True])
+    found = model(both, [0, 0]).per_sample
+    alone = PromptBatch([late], [media], labels_of_both[1:])
+    torch.testing.assert_close(found[1:], everywhere(alone, [0]).per_sample)
+    assert not torch.allclose(found[1:], model(alone, [0]).per_sample), "the prefix would be left alone"
+    torch.testing.assert_close(found[:1], model(batch_of((ids, media, labels)), [0]).per_sample)
+    asked = PromptBatch([ids[:-2], late[:-2]], [media, media], early=[False, True])
+    assert model.generate(asked, [0, 0], 3, 2)[1:] == everywhere.generate(asked.rows([1]), [0], 3, 2)
+    norms = model.activation_norms(asked.rows([1]))
+    torch.testing.assert_close(norms, everywhere.activation_norms(asked.rows([1])))
+
+
 def test_an_answer_expert_acts_from_the_last_prompt_token_on() -> None:
     model = make_model("answer")
     ids, media, labels = prompt(3, 5, 8)
