@@ -191,7 +191,9 @@ def draw(found: Mapping[str, Sequence[Point]], path: Path) -> None:
             if column == 0:
                 axes.set_ylabel(label, fontsize=9)
         panels[0, column].set_title(name, fontsize=10)
-        panels[2 if None not in lines[2][1] else 1, column].set_xlabel(CURVES[name][0], fontsize=9)
+        lowest = panels[2 if None not in lines[2][1] else 1, column]
+        lowest.set_xlabel(CURVES[name][0], fontsize=9)
+        lowest.tick_params(labelbottom=True)
     save_png(figure, path)
 
 
