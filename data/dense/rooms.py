@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.dense.furniture import Box, furnish
-from data.files import read_json
+from data.files import only_run_in, read_json
 from data.run_record import differing_keys, read_identity, write_record
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ GRAZING = 0.08  # cosine below which a depth camera sees nothing
 FIELD_OF_VIEW = np.radians(68.0)  # horizontal
 VERSION = 1  # of what a seed means
 RECORD = "rooms.json"
+PATIENCE = 3600.0  # seconds to wait for another command that makes the same rooms
 
 Array = NDArray[np.float64]
 
@@ -163,7 +164,7 @@ def shade(rng: np.random.Generator, colour: Array, normal: Array, points: Array,
 
 def write_rooms(folder: Path, train: int, val: int, height: int, width: int, seed: int = 0) -> Path:
     """Write rooms in MTAN's layout; a folder that holds the same ones already is left as it is, and an
-    interrupted try of the same ones is made anew.
+    interrupted try of the same ones is made anew. Of commands that ask at the same time one makes them.
 
     Raises:
         ValueError: a number below 1, an image too small for the encoders, or a folder that holds other data.
@@ -176,17 +177,24 @@ def write_rooms(folder: Path, train: int, val: int, height: int, width: int, see
     identity = {"version": VERSION, "train": train, "val": val, "size": [height, width], "seed": seed}
     if are_there(folder, identity):
         return folder
-    log.info("making %d rooms in %s (once)", train + val, folder)
+    with only_run_in(folder, PATIENCE):
+        if not are_there(folder, identity):  # another command may have made them in the meantime
+            make(folder, identity)
+    return folder
+
+
+def make(folder: Path, identity: dict[str, Any]) -> None:
+    """Render the rooms of an identity, whatever an interrupted try has left of them."""
+    log.info("making %d rooms in %s (once)", identity["train"] + identity["val"], folder)
     write_record(folder / RECORD, identity, finished=False)  # first: from here on the folder is ours
-    for part, count, first in (("train", train, 0), ("val", val, 10_000_000)):
-        for number in range(count):
-            view = render(first + seed * 100_000 + number, height, width)
+    for part, first in (("train", 0), ("val", 10_000_000)):
+        for number in range(identity[part]):
+            view = render(first + identity["seed"] * 100_000 + number, *identity["size"])
             for name in ("image", "label", "depth", "normal"):
                 place = folder / part / name
                 place.mkdir(parents=True, exist_ok=True)
                 np.save(place / f"{number}.npy", getattr(view, name))
     write_record(folder / RECORD, identity, finished=True)
-    return folder
 
 
 def are_there(folder: Path, identity: dict[str, Any]) -> bool:

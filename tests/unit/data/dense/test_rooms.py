@@ -1,7 +1,10 @@
 """Made rooms: exact geometry, the same for a seed, MTAN's layout."""
 
 import json
+import multiprocessing
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,3 +116,25 @@ def test_rooms_of_an_earlier_version_are_taken(tmp_path: Path) -> None:
     before = record.read_bytes()
     write_rooms(tmp_path / "rooms", 1, 1, *SIZE)
     assert record.read_bytes() == before
+
+
+def make_slowly(folder: Path, begun: Any) -> None:
+    def slow(seed: int, height: int, width: int) -> rooms.View:
+        begun.set()
+        time.sleep(0.2)
+        return render(seed, height, width)
+
+    rooms.render = slow
+    write_rooms(folder, 2, 1, *SIZE)
+
+
+def test_of_two_commands_one_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    other = context.Process(target=make_slowly, args=(tmp_path / "rooms", begun))
+    other.start()
+    assert begun.wait(30)
+    monkeypatch.setattr(rooms, "render", None)
+    write_rooms(tmp_path / "rooms", 2, 1, *SIZE)
+    other.join(30)
+    assert other.exitcode == 0 and len(contents(tmp_path / "rooms")) == 12
