@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.report.plain_formats import escape_latex, escape_markdown
 from evaluation.scoring.dense import HIGHER_IS_BETTER, delta_m
 from evaluation.tables import MISSING, Table, to_markdown
 
@@ -88,7 +89,9 @@ def as_table(summary: Mapping[str, Any]) -> Table:
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """The table with its formula, in Markdown."""
-    return f"{to_markdown(as_table(summary))}\n\n{_legend(summary)}\n"
+    header, *rows = as_table(summary)
+    table = [header, *([escape_markdown(name), *cells] for name, *cells in rows)]
+    return f"{to_markdown(table)}\n\n{_legend(summary)}\n"
 
 
 def latex(summary: Mapping[str, Any]) -> str:
@@ -127,6 +130,4 @@ def _cell(column: str, value: Mapping[str, float | None]) -> str:
 
 
 def _escape(text: str) -> str:
-    for old, new in (("%", r"\%"), ("_", r"\_"), ("<", r"$<$"), ("+-", r"$\pm$")):
-        text = text.replace(old, new)
-    return text
+    return escape_latex(text).replace("+-", r"$\pm$")

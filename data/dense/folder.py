@@ -1,7 +1,7 @@
 """Datasets in MTAN's layout: `train|val/{image,label,depth,normal}/{i}.npy`, one array a file.
 
-    image   (H, W, 3) 0 to 1          label  (H, W) class number, -1 ignored
-    depth   (H, W, 1) metres, 0 none  normal (H, W, 3) unit vectors, 0 none
+    image   (H, W, 3) 0 to 1, or uint8  label  (H, W) class number, -1 ignored
+    depth   (H, W, 1) metres, 0 none    normal (H, W, 3) unit vectors, 0 none
 
 A sample is an image (3, H, W) and a dictionary task -> target: labels (H, W), depth (1, H, W), normals
 (3, H, W), all float32. What is not finite in depth and normals is made 0: not measured.
@@ -64,6 +64,7 @@ LAYOUTS = {
     "cityscapes": Layout({IMAGE: "image", "segmentation": "label_7", "depth": "depth"}, 7),
 }
 CHANNELS = {IMAGE: 3, "segmentation": 0, "depth": 1, "normal": 3}  # 0: no channel axis
+BEYOND = 0.1  # how far an image may leave 0 to 1, as resizing by cubic curves makes it
 
 
 class DenseFolder(Dataset[Sample]):
@@ -97,12 +98,6 @@ class DenseFolder(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         arrays = {kind: self._read(kind, index) for kind in self.layout.folders}
-        labels = arrays.get("segmentation")
-        if labels is not None and (labels.max() >= self.layout.classes or labels.min() < -1):
-            raise ValueError(
-                f"{self._path('segmentation', index)}: labels from {labels.min():g} to {labels.max():g}; "
-                f"expected -1 (ignored) to {self.layout.classes - 1}"
-            )
         if self.size is not None and arrays[IMAGE].shape[1:] != self.size:
             arrays = {kind: resize(kind, value, self.size) for kind, value in arrays.items()}
         image = arrays.pop(IMAGE)
@@ -117,9 +112,13 @@ class DenseFolder(Dataset[Sample]):
     def _read(self, kind: str, index: int) -> Tensor:
         """One array, channels first, float32."""
         path = self._path(kind, index)
-        array = torch.from_numpy(np.array(read_array(path), dtype=np.float32, order="C"))
-        if kind == IMAGE and not torch.isfinite(array).all():
-            raise ValueError(f"{path}: the image holds numbers that are not finite; write it anew")
+        stored = read_array(path)
+        array = torch.from_numpy(np.array(stored, dtype=np.float32, order="C"))
+        if kind == IMAGE:
+            array = array / 255 if stored.dtype == np.uint8 else array
+            check_image(array, path)
+        elif kind == "segmentation":
+            check_labels(array, self.layout.classes, path)
         if CHANNELS[kind]:
             array = array.view(*array.shape[:2], CHANNELS[kind]).permute(2, 0, 1)
         if kind in ("depth", "normal"):  # a pixel with one bad channel is not measured
@@ -139,6 +138,27 @@ def read_array(path: Path) -> NDArray[Any]:
         return np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # the kinds vary with what is damaged in the header
         raise ValueError(f"{path}: not readable as .npy ({error}); write it anew") from error
+
+
+def check_image(image: Tensor, path: Path) -> None:
+    """Raise ValueError for values that are not finite or not in 0 to 1."""
+    if not torch.isfinite(image).all():
+        raise ValueError(f"{path}: the image holds numbers that are not finite; write it anew")
+    low, high = image.min(), image.max()
+    if low < -BEYOND or high > 1 + BEYOND:
+        raise ValueError(
+            f"{path}: values from {low:g} to {high:g}; expected 0 to 1, or uint8 with 0 to 255; write it anew"
+        )
+
+
+def check_labels(labels: Tensor, classes: int, path: Path) -> None:
+    """Raise ValueError for a label that is no class and not -1."""
+    known = (labels == labels.round()) & (labels >= -1) & (labels < classes)  # False for NaN
+    if not known.all():
+        raise ValueError(
+            f"{path}: a label of {labels[~known][0]:g}; expected whole numbers from -1 (ignored) to "
+            f"{classes - 1}; write it anew"
+        )
 
 
 def file_names(folder: Path, layout: Layout) -> list[str]:

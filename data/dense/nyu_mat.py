@@ -12,9 +12,11 @@ Camera axes: x right, y down, z forward, in metres; normals face the camera. Leg
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -54,16 +56,22 @@ class Split:
     val: Sequence[int]
 
 
-def convert(
-    mat: Path, out: Path, split: Split, mapping: NDArray[np.int64] | None, size: tuple[int, int]
-) -> None:
-    """Write `train/` and `val/` below `out`.
+def convert(mat: Path, out: Path, split: Split, mapping: NDArray[Any] | None, size: tuple[int, int]) -> None:
+    """Write `train/` and `val/` below `out`; they get their names when both are whole. A killed try leaves a
+    folder `.unfinished_*` there, which can be deleted.
 
     mapping: class 0 to 12 or -1 for each number of a label, from 0; None: by the words in their names.
 
     Raises:
-        ValueError: no such file, arrays missing in it, normals of another shape, or a position outside it.
+        ValueError: no such file, arrays missing in it, normals of another shape, a position outside it, a
+            part without images, a mapping to other classes, or an `out` that has one of the two already.
     """
+    parts = {"train": split.train, "val": split.val}
+    if taken := [part for part in parts if (out / part).exists()]:
+        raise ValueError(
+            f"{out} holds {' and '.join(taken)} already, whose images would mix with these; choose another "
+            "folder, or delete what is there"
+        )
     if not mat.is_file():
         raise ValueError(f"{mat}: no such file; expected the official nyu_depth_v2_labeled.mat")
     try:
@@ -80,14 +88,33 @@ def convert(
             )
         log.info("normals are %s", "those of the file" if "normals" in file else "estimated from depth")
         count = len(file["images"])
-        table = map_names(read_names(file)) if mapping is None else mapping
-        for part, places in (("train", split.train), ("val", split.val)):
+        for part, places in parts.items():
+            if not len(places):
+                raise ValueError(f"{part}: none of the {count} images in {mat}; give a split with --splits")
             outside = [place for place in places if not 0 <= place < count]
             if outside:
                 raise ValueError(f"{part}: image {outside[0]} of {count} in {mat}")
-            for number, place in enumerate(places):
-                write_sample(file, place, table, out / part, number, size)
-            log.info("%s: %d images", part, len(places))
+        table = map_names(read_names(file)) if mapping is None else check_mapping(mapping)
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".unfinished_", dir=out) as beside:
+            for part, places in parts.items():
+                for number, place in enumerate(places):
+                    write_sample(file, place, table, Path(beside, part), number, size)
+                log.info("%s: %d images", part, len(places))
+            for part in parts:
+                Path(beside, part).rename(out / part)
+
+
+def check_mapping(mapping: NDArray[Any]) -> NDArray[np.int64]:
+    """The mapping in whole numbers. Raises ValueError naming the first label number with no class of ours."""
+    wrong = np.flatnonzero(~np.isin(mapping, range(UNLABELLED, len(NYU_CLASSES))))
+    if len(wrong):
+        raise ValueError(
+            f"mapping: label number {wrong[0]} has class {mapping[wrong[0]]:g}; expected whole numbers, -1 "
+            f"(none) or 0 ({NYU_CLASSES[0]}) to {len(NYU_CLASSES) - 1} ({NYU_CLASSES[-1]}). Of a table with "
+            "0 for none and classes from 1 take 1 away"
+        )
+    return mapping.astype(np.int64)
 
 
 def write_sample(

@@ -12,21 +12,27 @@ Legend: P pixels, 3 space.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.dense.furniture import Box, furnish
-from data.files import write_json_atomic
-from data.run_record import read_identity
+from data.files import only_run_in, read_json
+from data.run_record import differing_keys, read_identity, write_record
+
+log = logging.getLogger(__name__)
 
 FAR = 8.0  # metres
 GRAZING = 0.08  # cosine below which a depth camera sees nothing
 FIELD_OF_VIEW = np.radians(68.0)  # horizontal
 VERSION = 1  # of what a seed means
+RECORD = "rooms.json"
+PATIENCE = 3600.0  # seconds to wait for another command that makes the same rooms
 
 Array = NDArray[np.float64]
 
@@ -157,10 +163,11 @@ def shade(rng: np.random.Generator, colour: Array, normal: Array, points: Array,
 
 
 def write_rooms(folder: Path, train: int, val: int, height: int, width: int, seed: int = 0) -> Path:
-    """Write rooms in MTAN's layout; a folder that holds the same ones already is left as it is.
+    """Write rooms in MTAN's layout; a folder that holds the same ones already is left as it is, and an
+    interrupted try of the same ones is made anew. Of commands that ask at the same time one makes them.
 
     Raises:
-        ValueError: a number below 1, an image too small for the encoders, or a folder that holds other rooms.
+        ValueError: a number below 1, an image too small for the encoders, or a folder that holds other data.
     """
     if min(train, val) < 1 or min(height, width) < 16:
         raise ValueError(
@@ -168,18 +175,40 @@ def write_rooms(folder: Path, train: int, val: int, height: int, width: int, see
             "one of each and 16 x 16"
         )
     identity = {"version": VERSION, "train": train, "val": val, "size": [height, width], "seed": seed}
-    record = folder / "rooms.json"
-    found = read_identity(record)
-    if found == identity:
+    if are_there(folder, identity):
         return folder
-    if found is not None:
-        raise ValueError(f"{folder} holds other rooms ({found}); expected {identity}; choose another folder")
-    for part, count, first in (("train", train, 0), ("val", val, 10_000_000)):
-        for number in range(count):
-            view = render(first + seed * 100_000 + number, height, width)
+    with only_run_in(folder, PATIENCE):
+        if not are_there(folder, identity):  # another command may have made them in the meantime
+            make(folder, identity)
+    return folder
+
+
+def make(folder: Path, identity: dict[str, Any]) -> None:
+    """Render the rooms of an identity, whatever an interrupted try has left of them."""
+    log.info("making %d rooms in %s (once)", identity["train"] + identity["val"], folder)
+    write_record(folder / RECORD, identity, finished=False)  # first: from here on the folder is ours
+    for part, first in (("train", 0), ("val", 10_000_000)):
+        for number in range(identity[part]):
+            view = render(first + identity["seed"] * 100_000 + number, *identity["size"])
             for name in ("image", "label", "depth", "normal"):
                 place = folder / part / name
                 place.mkdir(parents=True, exist_ok=True)
                 np.save(place / f"{number}.npy", getattr(view, name))
-    write_json_atomic(record, {"identity": identity})  # last: only a finished folder has it
-    return folder
+    write_record(folder / RECORD, identity, finished=True)
+
+
+def are_there(folder: Path, identity: dict[str, Any]) -> bool:
+    """Whether a folder holds these rooms to the end. Raises ValueError where it holds anything else."""
+    taken = [part for part in ("train", "val") if (folder / part).exists()]  # before the record is looked for
+    found = read_identity(folder / RECORD)
+    if found is None and taken:
+        raise ValueError(
+            f"{folder} holds {' and '.join(taken)} without {RECORD}: data of another kind, or rooms that an "
+            "earlier version did not finish; choose another folder, or delete it"
+        )
+    if found is not None and (differences := differing_keys(found, identity)):
+        raise ValueError(
+            f"{folder} holds other rooms ({'; '.join(differences)}); choose another folder, or delete it"
+        )
+    # An earlier version wrote its record last, without a mark.
+    return found is not None and bool(read_json(folder / RECORD).get("finished", True))

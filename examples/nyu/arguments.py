@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from data.dense.folder import LAYOUTS
-from examples.nyu.config import ARCHITECTURES, ENCODERS, StudyConfig, absolute
+from examples.nyu.config import ARCHITECTURES, ENCODERS, StudyConfig, absolute, default_experts
 from model.mtl.experts import SYMMETRIES
 from train.mtl.choices import WEIGHTINGS, WeightingConfig
 from train.mtl.optim import OPTIMISERS, SCHEDULES, OptimConfig
@@ -54,7 +54,7 @@ def add_model_flags(group: Any) -> None:
         type=int,
         nargs="+",
         default=SAME,
-        help="S shared; S P: and P per task; S P1 .. PT: and so many for each task (1 1)",
+        help="S shared; S P: and P per task; S P1 .. PT: and so many for each (1 1; MMoE as many in all)",
     )
     group.add_argument("--img_size", type=int, nargs="+", default=SAME, help="3 HEIGHT WIDTH (3 288 384)")
     group.add_argument("--encoder", choices=ENCODERS, default=SAME, help="(resnet50)")
@@ -138,7 +138,10 @@ def make_config(arguments: argparse.Namespace) -> StudyConfig:
         raise ValueError("--dataset_path is missing: a folder with train/ and val/, or `rooms`")
     optim = OptimConfig(**values.pop("optim", {}))
     weighting = WeightingConfig(**values.pop("weighting", {}))
-    return StudyConfig(optim=optim, weighting=weighting, **values)
+    config = StudyConfig(optim=optim, weighting=weighting, **values)
+    if "num_experts" in values:
+        return config
+    return replace(config, num_experts=default_experts(config.arch, config.dataset))
 
 
 def check_against(config: StudyConfig, arguments: argparse.Namespace, may_differ: Sequence[str]) -> None:

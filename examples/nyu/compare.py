@@ -129,11 +129,11 @@ def read_results(named: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """Row -> results of its runs, from ROW=FOLDER with the result.json of main.py in each folder.
 
     Raises:
-        ValueError: no ROW=FOLDER, a file that is missing or of another kind, other scores than the first file
-            has, or a row with two runs of one seed.
+        ValueError: no ROW=FOLDER, a file that is missing or of another kind, other data or scores than the
+            first file has, or a row with two runs of one seed.
     """
     results: dict[str, list[dict[str, Any]]] = {}
-    first: tuple[Path, dict[str, list[str]]] | None = None
+    first: tuple[Path, dict[str, Any]] | None = None
     for item in named:
         row, _, folder = item.partition("=")
         if not row or not folder:
@@ -146,17 +146,30 @@ def read_results(named: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
             raise ValueError(
                 f"{path}: no result of main.py; expected an object with {', '.join(OF_A_RESULT)}"
             )
-        scores = {task: list(values) for task, values in result["test"].items()}
-        first = first or (path, scores)
-        if scores != first[1]:
-            raise ValueError(
-                f"{path}: scores {scores}, {first[0]} has {first[1]}; compare runs of one dataset"
-            )
+        about = data_of(result)
+        first = first or (path, about)
+        for name, found in about.items():
+            if found != first[1][name]:
+                raise ValueError(
+                    f"{path}: {name} {found}, {first[0]} has {first[1][name]}; compare runs of one dataset, "
+                    "or score the checkpoint on the other one (main.py --mode test --dataset_path)"
+                )
         runs, seed = results.setdefault(row, []), result["config"]["seed"]
         if seed in [run["config"]["seed"] for run in runs]:
             raise ValueError(f"{path}: a second run of {row} with seed {seed}; give one for each seed")
         runs.append(result)
     return results
+
+
+def data_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What two results of one table have in common: the test images and how they are scored."""
+    config = result["config"]
+    return {
+        "dataset": config.get("dataset"),
+        "dataset_path": config.get("dataset_path"),
+        "samples": result.get("samples"),
+        "scores": {task: list(values) for task, values in result["test"].items()},
+    }
 
 
 def is_result(content: Any) -> bool:

@@ -79,6 +79,11 @@ class StudyConfig:
         return cls(**{**values, **changed})
 
 
+def default_experts(arch: str, dataset: str) -> tuple[int, ...]:
+    """One shared expert and one per task; MMoE, which has shared ones only, as many in all."""
+    return (1 + len(LAYOUTS[dataset].tasks),) if arch == MMoE.__name__ else StudyConfig.num_experts
+
+
 def absolute(dataset_path: str) -> str:
     """A dataset's path that means the same from any folder; `rooms` stays."""
     return dataset_path if dataset_path == ROOMS else str(Path(dataset_path).resolve())

@@ -35,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("mat", type=Path, help="nyu_depth_v2_labeled.mat")
-    parser.add_argument("out", type=Path, help="folder to write train/ and val/ to")
+    parser.add_argument("out", type=Path, help="folder to write train/ and val/ to; none may be there")
     parser.add_argument("--splits", type=Path, help="splits.mat")
     parser.add_argument("--mapping", type=Path, help="class of each label number, .npy or text")
     parser.add_argument("--size", type=int, nargs=2, default=(288, 384), help="height and width (288 384)")
@@ -52,7 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
     mapping = None
     if arguments.mapping is not None:
         read = read_array if arguments.mapping.suffix == ".npy" else np.loadtxt
-        mapping = np.asarray(read(arguments.mapping), np.int64).ravel()
+        mapping = np.asarray(read(arguments.mapping), np.float64).ravel()
     convert(arguments.mat, arguments.out, split, mapping, tuple(arguments.size))
     print(f"{len(split.train)} training and {len(split.val)} test images in {arguments.out}")
 

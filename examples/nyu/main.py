@@ -22,6 +22,7 @@ if not __package__:  # run as a file: put the repository's root on the path in p
 
 from data.files import only_run_in, sha256_text
 from data.manners import main_command
+from data.run_record import differing_keys, read_identity
 from evaluation.dense_pictures import draw_curves, draw_panel
 from evaluation.tables import MISSING
 from examples.nyu.arguments import check_against, given, make_config, make_parser
@@ -40,7 +41,8 @@ from examples.nyu.study import (
 from train.mtl.trainer import Trainer
 from train.reporting import Reporting
 
-MAY_DIFFER = ("dataset_path", "test_bs", "precision")  # of a test and its training
+FREE = ("test_bs", "precision")  # what a test in the folder of its training may change
+MAY_DIFFER = ("dataset_path", *FREE)  # of a test and its training
 SHOWN = 4  # samples in the panel
 
 
@@ -82,13 +84,24 @@ def run_test(arguments: argparse.Namespace) -> None:
     config, content = load_best(arguments.load_path)
     check_against(config, arguments, MAY_DIFFER)
     config = replace(config, **{n: value for n, value in given(arguments).items() if n in MAY_DIFFER})
-    accelerator = make_accelerator(config, arguments.gpu_id)
     folder = arguments.save_path or default_folder(config).with_name(f"{default_folder(config).name}_test")
+    check_folder(config, folder)
+    accelerator = make_accelerator(config, arguments.gpu_id)
     trainer = make_trainer(config, accelerator, Reporting(folder), arguments.workers, load=True)
     restore(trainer, content, arguments.load_path)
     result = test(config, trainer, content, folder)
     if accelerator.is_main_process:
         finish(config, trainer, result, folder)
+
+
+def check_folder(config: StudyConfig, folder: Path) -> None:
+    """Raise ValueError if a test would replace the result of a run of other settings or on other data."""
+    run = read_identity(folder / "identity.json")
+    compared = {name: value for name, value in config.as_dict().items() if name not in FREE}
+    if run is not None and (lines := differing_keys({name: run.get(name) for name in compared}, compared)):
+        raise ValueError(
+            "\n  ".join([f"--save_path {folder} holds a run of its own; choose another:", *lines])
+        )
 
 
 def finish(config: StudyConfig, trainer: Trainer, result: dict, folder: Path) -> None:

@@ -60,10 +60,8 @@ def dataset_folder(config: StudyConfig) -> Path:
 
 
 def make_rooms() -> Path:
-    """The small rooms, made unless they are there."""
+    """The small rooms, made unless they are there; that takes about a minute."""
     folder = ROOT / "output" / f"rooms_{ROOMS_SIZE[0]}x{ROOMS_SIZE[1]}"
-    if not (folder / "rooms.json").is_file():
-        log.info("making %d rooms in %s (once, about a minute)", ROOMS_TRAIN + ROOMS_VAL, folder)
     return write_rooms(folder, ROOMS_TRAIN, ROOMS_VAL, *ROOMS_SIZE)
 
 

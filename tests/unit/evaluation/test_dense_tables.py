@@ -46,6 +46,15 @@ def test_formats() -> None:
     assert text.count(r"\\") == 3 and r"$\pm$" in text and r"\begin{tabular}{lrrrrrrrrrrrr}" in text
 
 
+def test_names_of_rows_mean_nothing_to_the_formats() -> None:
+    name = r"a|b & 5% $x$ #1 {y_z} ~ ^ \p"
+    summary = summarise({**RESULTS, name: RESULTS["AoE-MTL"]}, "STL")
+    row = next(line for line in markdown(summary).splitlines() if line.startswith("| a"))
+    assert row.replace(r"\|", "").count("|") == 14
+    escaped = r"a\textbar{}b \& 5\% \$x\$ \#1 \{y\_z\} \textasciitilde{} \textasciicircum{} \textbackslash{}p"
+    assert f"\n{escaped} & " in latex(summary)
+
+
 def test_what_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="baseline 'MTL'"):
         summarise(RESULTS, "MTL")

@@ -105,14 +105,34 @@ def test_unreadable_files(root: Path) -> None:
         DenseFolder(root, "train")
 
 
-def test_contents_that_cannot_be(root: Path) -> None:
-    change(root, "label", 0, np.full(SIZE, 13.0))
-    change(root, "image", 1, np.full((*SIZE, 3), np.nan))
+WHOLE = r"expected whole numbers from -1 \(ignored\) to 12; write it anew"
+
+
+@pytest.mark.parametrize(
+    ("kind", "array", "message"),
+    [
+        ("label", np.full(SIZE, 13.0), rf"label/2.npy: a label of 13; {WHOLE}"),
+        ("label", np.where(np.eye(*SIZE), np.nan, 3.0), rf"label/2.npy: a label of nan; {WHOLE}"),
+        ("label", np.where(np.eye(*SIZE), 2.7, 3.0), rf"label/2.npy: a label of 2.7; {WHOLE}"),
+        ("label", np.full(SIZE, -np.inf), rf"label/2.npy: a label of -inf; {WHOLE}"),
+        ("image", np.full((*SIZE, 3), np.nan), "image/2.npy: the image holds numbers that are not finite"),
+        ("image", np.full((*SIZE, 3), 255.0), "image/2.npy: values from 255 to 255; expected 0 to 1"),
+        ("image", np.full((*SIZE, 3), -1.0), "image/2.npy: values from -1 to -1; expected 0 to 1"),
+    ],
+)
+def test_contents_that_cannot_be(root: Path, kind: str, array: np.ndarray, message: str) -> None:
+    change(root, kind, 2, array)
+    with pytest.raises(ValueError, match=message):
+        DenseFolder(root, "train", size=(12, 16))[2]
+
+
+def test_images_in_bytes_and_a_little_beyond_the_range(root: Path) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    change(root, "image", 2, image)
+    change(root, "image", 3, np.full((*SIZE, 3), 1.05))
     dataset = DenseFolder(root, "train")
-    with pytest.raises(ValueError, match="label/0.npy: labels from 13 to 13; expected -1"):
-        dataset[0]
-    with pytest.raises(ValueError, match="image/1.npy: the image holds numbers that are not finite"):
-        dataset[1]
+    assert torch.equal(dataset[2][0], torch.from_numpy(image).permute(2, 0, 1).float() / 255)
+    assert (dataset[3][0] == torch.tensor(1.05)).all()
 
 
 def test_cityscapes(tmp_path: Path) -> None:

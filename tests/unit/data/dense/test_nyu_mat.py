@@ -1,13 +1,18 @@
 """The converter of the official NYUv2 file, on a small file with its layout."""
 
+import multiprocessing
+import os
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
+from data.dense import nyu_mat
 from data.dense.folder import NYU_CLASSES, DenseFolder
 from data.dense.nyu_mat import CENTRE, FOCAL, Split, convert, map_names, normals_from_depth, seeded_split
+from data.problems import InputError
 
 HEIGHT, WIDTH = 24, 32
 
@@ -49,7 +54,7 @@ def test_normals_that_are_given_are_taken(mat: Path, tmp_path: Path) -> None:
         del file["normals"]
         file["normals"] = given[..., :-1]
     with pytest.raises(ValueError, match=r"normals of shape \(4, 3, 32, 23\); expected \(4, 3, 32, 24\)"):
-        convert(mat, tmp_path / "out", Split([2], [0]), np.zeros(4, int), (HEIGHT, WIDTH))
+        convert(mat, tmp_path / "again", Split([2], [0]), np.zeros(4, int), (HEIGHT, WIDTH))
 
 
 def test_normals_of_a_tilted_plane_and_of_a_jump() -> None:
@@ -73,18 +78,61 @@ def test_normals_of_a_tilted_plane_and_of_a_jump() -> None:
     assert not normals_from_depth(depth)[:, WIDTH // 2 - 1 : WIDTH // 2 + 1].any()
 
 
+ONE_EACH = Split([0], [1])
+
+
 def test_faults(mat: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such file"):
-        convert(tmp_path / "none.mat", tmp_path, Split([], []), None, (4, 4))
+        convert(tmp_path / "none.mat", tmp_path, ONE_EACH, None, (4, 4))
     with pytest.raises(ValueError, match="image 9 of 4"):
-        convert(mat, tmp_path, Split([9], []), np.zeros(4, int), (4, 4))
+        convert(mat, tmp_path, Split([9], [1]), np.zeros(4, int), (4, 4))
     with pytest.raises(ValueError, match="mapping has 2 entries"):
-        convert(mat, tmp_path, Split([0], []), np.zeros(2, int), (4, 4))
+        convert(mat, tmp_path, ONE_EACH, np.zeros(2, int), (4, 4))
     with pytest.raises(ValueError, match="holds no names"):
-        convert(mat, tmp_path, Split([0], []), None, (4, 4))
+        convert(mat, tmp_path, ONE_EACH, None, (4, 4))
+    with pytest.raises(ValueError, match="val: none of the 4 images in .*; give a split with --splits"):
+        convert(mat, tmp_path, seeded_split(4, 795), np.zeros(4, int), (4, 4))
     (tmp_path / "text.mat").write_text("no")
     with pytest.raises(ValueError, match="not readable as a MATLAB 7.3 file"):
-        convert(tmp_path / "text.mat", tmp_path, Split([], []), None, (4, 4))
+        convert(tmp_path / "text.mat", tmp_path, ONE_EACH, None, (4, 4))
+    assert {path.name for path in tmp_path.iterdir()} == {"labeled.mat", "text.mat"}
+
+
+@pytest.mark.parametrize("wrong", [13, -2, 2.7, np.nan])
+def test_a_mapping_to_other_classes_is_refused(mat: Path, tmp_path: Path, wrong: float) -> None:
+    with pytest.raises(ValueError, match=rf"label number 2 has class {wrong:g}; expected .* 0 \(bed\) to 12"):
+        convert(mat, tmp_path / "out", ONE_EACH, np.array([-1, 0, wrong, 12]), (4, 4))
+
+
+def test_two_splits_never_mix(mat: Path, tmp_path: Path) -> None:
+    convert(mat, tmp_path / "out", Split([0, 1, 2], [3]), np.zeros(4, int), (4, 4))
+    with pytest.raises(ValueError, match="out holds train and val already, whose images would mix"):
+        convert(mat, tmp_path / "out", Split([3], [0]), np.zeros(4, int), (4, 4))
+    assert len(DenseFolder(tmp_path / "out", "train")) == 3
+
+
+def test_an_interrupted_conversion_leaves_no_part(
+    mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As killed: without the clean-up that an error gets."""
+    whole = nyu_mat.write_sample
+
+    def stop(file: h5py.File, place: int, *rest: Any) -> None:
+        if place == 3:
+            os._exit(9)
+        whole(file, place, *rest)
+
+    monkeypatch.setattr(nyu_mat, "write_sample", stop)
+    arguments = (mat, tmp_path / "out", Split([0], [1, 3]), np.zeros(4, int), (4, 4))
+    killed = multiprocessing.get_context("fork").Process(target=convert, args=arguments)
+    killed.start()
+    killed.join(30)
+    assert killed.exitcode == 9
+    with pytest.raises(InputError, match="no such folder"):
+        DenseFolder(tmp_path / "out", "val")
+    monkeypatch.undo()
+    convert(*arguments)
+    assert len(DenseFolder(tmp_path / "out", "val")) == 2
 
 
 def test_classes_from_names() -> None:

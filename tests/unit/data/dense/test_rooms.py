@@ -1,10 +1,15 @@
 """Made rooms: exact geometry, the same for a seed, MTAN's layout."""
 
+import json
+import multiprocessing
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from data.dense import rooms
 from data.dense.folder import NYU_CLASSES, DenseFolder
 from data.dense.furniture import COLOURS
 from data.dense.rooms import FAR, pixel_rays, render, write_rooms
@@ -66,7 +71,70 @@ def test_written_once(tmp_path: Path) -> None:
     assert len(DenseFolder(folder, "train")) == 3 and DenseFolder(folder, "val").file_size() == SIZE
     train, val = (np.load(folder / part / "image" / "0.npy") for part in ("train", "val"))
     assert not np.array_equal(train, val)
-    with pytest.raises(ValueError, match="holds other rooms"):
+    with pytest.raises(ValueError, match=r"holds other rooms \(train: was 3, is 4\)"):
         write_rooms(folder, 4, 2, *SIZE)
     with pytest.raises(ValueError, match="at least one of each"):
         write_rooms(tmp_path / "none", 0, 2, *SIZE)
+
+
+def test_other_data_stay_as_they_are(tmp_path: Path) -> None:
+    mine = tmp_path / "train" / "image" / "0.npy"
+    mine.parent.mkdir(parents=True)
+    np.save(mine, np.ones((2, 2, 3)))
+    before = mine.read_bytes()
+    with pytest.raises(ValueError, match="holds train without rooms.json"):
+        write_rooms(tmp_path, 3, 2, *SIZE)
+    assert mine.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["train"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.npy")}
+
+
+def test_only_the_same_rooms_go_on_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(seed: int, height: int, width: int) -> rooms.View:
+        if seed == 2:
+            raise KeyboardInterrupt
+        return render(seed, height, width)
+
+    monkeypatch.setattr(rooms, "render", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_rooms(tmp_path / "rooms", 4, 1, *SIZE)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"holds other rooms \(train: was 4, is 2\); .*delete it"):
+        write_rooms(tmp_path / "rooms", 2, 1, *SIZE)
+    write_rooms(tmp_path / "rooms", 4, 1, *SIZE)
+    assert contents(tmp_path / "rooms") == contents(write_rooms(tmp_path / "again", 4, 1, *SIZE))
+
+
+def test_rooms_of_an_earlier_version_are_taken(tmp_path: Path) -> None:
+    """It wrote the record last, without a mark."""
+    record = write_rooms(tmp_path / "rooms", 1, 1, *SIZE) / "rooms.json"
+    record.write_text(json.dumps({"identity": json.loads(record.read_text())["identity"]}))
+    before = record.read_bytes()
+    write_rooms(tmp_path / "rooms", 1, 1, *SIZE)
+    assert record.read_bytes() == before
+
+
+def make_slowly(folder: Path, begun: Any) -> None:
+    def slow(seed: int, height: int, width: int) -> rooms.View:
+        begun.set()
+        time.sleep(0.2)
+        return render(seed, height, width)
+
+    rooms.render = slow
+    write_rooms(folder, 2, 1, *SIZE)
+
+
+def test_of_two_commands_one_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    other = context.Process(target=make_slowly, args=(tmp_path / "rooms", begun))
+    other.start()
+    assert begun.wait(30)
+    monkeypatch.setattr(rooms, "render", None)
+    write_rooms(tmp_path / "rooms", 2, 1, *SIZE)
+    other.join(30)
+    assert other.exitcode == 0 and len(contents(tmp_path / "rooms")) == 12

@@ -31,9 +31,10 @@ def test_two_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def scored(folder: Path, seed: int, value: float, **changes: Any) -> Path:
     """A folder with what main.py leaves in result.json, as far as the table goes."""
     scores = {task: dict.fromkeys(names, value) for task, names in HIGHER_IS_BETTER.items()}
-    result = {"config": {"seed": seed}, "test": scores, "flops": 2e9, "parameters": 3_000_000, **changes}
+    config = {"seed": seed, "dataset": "nyuv2", "dataset_path": "/data/nyu"}
+    result = {"config": config, "samples": 9, "test": scores, "flops": 2e9, "parameters": 3_000_000}
     folder.mkdir()
-    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "result.json").write_text(json.dumps(result | changes))
     return folder
 
 
@@ -58,12 +59,17 @@ def test_the_table_of_runs_that_are_there(tmp_path: Path, capsys: pytest.Capture
 
 def test_results_that_do_not_fit_are_named(tmp_path: Path) -> None:
     good = f"one={scored(tmp_path / 'good', 0, 0.5)}"
+    cities = {"seed": 0, "dataset": "cityscapes", "dataset_path": "/data/nyu"}
+    elsewhere = {"seed": 0, "dataset": "nyuv2", "dataset_path": "/data/rooms"}
     faults = [
         ("two", "--results 'two'; expected ROW=FOLDER"),
         (f"two={tmp_path}", f"{tmp_path}/result.json: no such file; expected the folder of a finished run"),
         (f"two={scored(tmp_path / 'list', 0, 0.5, test=[1])}", "list/result.json: no result of main.py"),
         (f"two={scored(tmp_path / 'text', 0, 0.5, flops='2')}", "text/result.json: no result of main.py"),
         (f"two={scored(tmp_path / 'less', 0, 0.5, test={'depth': {'abs_err': 1.0}})}", "one dataset"),
+        (f"two={scored(tmp_path / 'fewer', 0, 0.5, samples=4)}", "samples 4, .*good/result.json has 9;"),
+        (f"two={scored(tmp_path / 'cities', 0, 0.5, config=cities)}", "dataset cityscapes, .* has nyuv2"),
+        (f"two={scored(tmp_path / 'place', 0, 0.5, config=elsewhere)}", "dataset_path /data/rooms, "),
         (f"one={scored(tmp_path / 'again', 0, 0.5)}", "a second run of one with seed 0"),
         (f"two={scored(tmp_path / 'other', 1, 0.5)}", r"two: seeds \[1\], the baseline has \[0\]"),
     ]

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate import Accelerator
+from torch import nn
 
 from examples.nyu.arguments import check_against, make_config, make_parser
-from examples.nyu.config import StudyConfig
+from examples.nyu.config import ARCHITECTURES, StudyConfig
+from examples.nyu.study import make_trainer
+from train.reporting import Reporting
 
 PUBLISHED = (
     "--weighting EW --arch AOEMTL --img_size 3 288 384 --num_experts 2 2 --dataset_path /path/to/nyuv2 "
@@ -47,6 +51,26 @@ def test_there_and_back() -> None:
         values = config.as_dict()
         values["architecture"] = values.pop("arch")
         StudyConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "encoders"),
+    [
+        ("nyuv2", {"AOEMTL": 4, "HPS": 1, "MMoE": 4, "CGC": 4, "PLE": 4, "STL": 3}),
+        ("cityscapes", {"AOEMTL": 3, "HPS": 1, "MMoE": 3, "CGC": 3, "PLE": 3, "STL": 2}),
+    ],
+)
+def test_every_architecture_has_a_default(dataset: str, encoders: dict[str, int]) -> None:
+    """Experts and gates are made with it; each encoder has one convolution on the image."""
+    assert set(encoders) == set(ARCHITECTURES)
+    small = f"--dataset {dataset} --encoder plain --width 2 --head_width 4 --img_size 3 16 16"
+    for arch, count in encoders.items():
+        config = make_config(parse(f"--dataset_path x --arch {arch} {small}"))
+        model = make_trainer(config, Accelerator(cpu=True), Reporting(), load=True).model
+        first = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3]
+        assert len(first) == count, arch
+        if arch != "MMoE":  # folders of runs that were made without the flag go on
+            assert config.num_experts == (1, 1)
 
 
 def test_a_test_refuses_other_settings() -> None:

@@ -78,6 +78,17 @@ def test_a_finished_run_is_not_trained_again(trained: Path, rooms: Path) -> None
         call(f"{PUBLISHED} {SMALL} --lr 0.1", "--dataset_path", rooms, "--save_path", trained)
 
 
+def test_a_test_on_other_data_leaves_a_run_s_result(trained: Path, rooms: Path, tmp_path: Path) -> None:
+    before = (trained / "result.json").read_bytes()
+    other = write_rooms(tmp_path / "rooms", 1, 2, 24, 32)
+    flags = f"--mode test --load_path {trained} --save_path {trained}"
+    with pytest.raises(ValueError, match=r"a run of its own; choose another:\s+dataset_path: was .*rooms"):
+        call(flags, "--dataset_path", other)
+    assert (trained / "result.json").read_bytes() == before
+    call(flags, "--dataset_path", rooms, "--test_bs", 2)
+    assert json.loads((trained / "result.json").read_text())["test"] == json.loads(before)["test"]
+
+
 def test_weights_that_do_not_fit_are_refused(trained: Path, tmp_path: Path) -> None:
     content = torch.load(trained / "best.pt", weights_only=True)
     content["model"].pop("decoders.depth.4.bias")
