@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
 ENCODERS = ("resnet50", "plain")
 PRECISIONS = ("no", "bf16", "fp16")
 ROOMS = "rooms"  # the embedded dataset
+NO_FILES = ("imagenet", "none")  # of --pretrained
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class StudyConfig:
     encoder: str = "resnet50"
     width: int = 64  # plain encoder: channels of its first stage, a quarter of its last
     head_width: int = 256  # channels of the DeepLab heads
-    pretrained: str = "imagenet"  # or a file, or none; imagenet is the ResNet's
+    pretrained: str = "imagenet"  # or none, a file, an HPS run's folder; imagenet is the ResNet's
     num_experts: tuple[int, ...] = (1, 1)
     img_size: tuple[int, int, int] = (3, 288, 384)
     symmetry: str = "broken"
@@ -79,6 +81,6 @@ class StudyConfig:
         return cls(**{**values, **changed})
 
 
-def absolute(dataset_path: str) -> str:
-    """A dataset's path that means the same from any folder; `rooms` stays."""
-    return dataset_path if dataset_path == ROOMS else str(Path(dataset_path).resolve())
+def absolute(path: str, names: Collection[str] = (ROOMS,)) -> str:
+    """A path that means the same from any folder; names that stand for something else stay."""
+    return path if path in names else str(Path(path).resolve())

@@ -76,7 +76,7 @@ def open_part(config: StudyConfig, part: str, seed: int | None = None) -> DenseF
 def make_trainer(
     config: StudyConfig, accelerator: Accelerator, reporting: Reporting, workers: int = 0, load: bool = False
 ) -> Trainer:
-    """Model and trainer of a configuration; load: weights come from a checkpoint, ImageNet is not read."""
+    """Model and trainer of a configuration; load: weights come from a checkpoint alone."""
     torch.manual_seed(config.seed)
     layout = LAYOUTS[config.dataset]
     state = None if load else encoder_weights(config.pretrained, config.encoder)

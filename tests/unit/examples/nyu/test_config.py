@@ -27,10 +27,13 @@ def test_the_published_line() -> None:
     assert (config.weighting.name, config.optim.scheduler, config.optim.step_size) == ("EW", "step", 100)
 
 
-def test_the_dataset_s_path_holds_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_hold_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = [make_config(parse(f"--dataset_path {path}")).dataset_path for path in ("nyu", "./nyu/", "rooms")]
     assert found == [str(tmp_path.resolve() / "nyu")] * 2 + ["rooms"]
+    names = ("resnet.pth", "./resnet.pth", "imagenet", "none")
+    found = [make_config(parse(f"--dataset_path rooms --pretrained {name}")).pretrained for name in names]
+    assert found == [str(tmp_path.resolve() / "resnet.pth")] * 2 + ["imagenet", "none"]
 
 
 def test_there_and_back() -> None:

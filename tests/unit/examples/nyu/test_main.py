@@ -1,6 +1,7 @@
 """Training, testing and resuming through main.py's functions, and faults as one message."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,24 @@ def test_a_finished_run_is_not_trained_again(trained: Path, rooms: Path) -> None
     assert (trained / "best.pt").read_bytes() == before
     with pytest.raises(ValueError, match="optim.lr: was 0.0001, is 0.1"):
         call(f"{PUBLISHED} {SMALL} --lr 0.1", "--dataset_path", rooms, "--save_path", trained)
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(
+    rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun in one folder, gone on with in another, and the file that its encoders came from is gone."""
+    monkeypatch.chdir(tmp_path)
+    call(f"{SMALL} --epochs 1 --arch HPS --save_path source", "--dataset_path", rooms)
+    flags = f"{SMALL} --arch AOEMTL --num_experts 1 1 --dataset_path {rooms} --save_path {tmp_path / 'run'}"
+    call(f"{flags} --pretrained source")
+    before = (tmp_path / "run" / "best.pt").read_bytes()
+    (tmp_path / "source" / "best.pt").unlink()
+    monkeypatch.chdir(rooms)
+    call(f"{flags} --pretrained {os.path.relpath(tmp_path / 'source')}")
+    assert (tmp_path / "run" / "best.pt").read_bytes() == before
+    (tmp_path / "run" / "state.pt").unlink()
+    with pytest.raises(ValueError, match="source/best.pt: no such file"):
+        call(f"{flags} --pretrained {tmp_path / 'source'}")
 
 
 def test_weights_that_do_not_fit_are_refused(trained: Path, tmp_path: Path) -> None:
