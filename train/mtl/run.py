@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ADVICE = "Choose another --save_path (of compare.py: --out)"
 Validation = tuple[Dataset[Any], Sequence[int]]
 
 
@@ -59,7 +60,7 @@ class Run:
             self.schedules.append(Schedule(self.settings.optim, self.optimizers[1], epochs))
         self.per_epoch = len(self._batches(0))
         identity = {**trainer.config, "epochs": epochs, "samples": len(self.indices)}
-        self.checkpoint = CheckpointFolder(trainer.reporting.folder, identity)
+        self.checkpoint = CheckpointFolder(trainer.reporting.folder, identity, ADVICE)
 
     def _batches(self, epoch: int) -> list[list[int]]:
         size = self.settings.train_batch * self.accelerator.num_processes

@@ -75,8 +75,10 @@ def test_a_finished_run_is_not_trained_again(trained: Path, rooms: Path) -> None
     before = (trained / "best.pt").read_bytes()
     call(f"{PUBLISHED} {SMALL}", "--dataset_path", rooms, "--save_path", trained)
     assert (trained / "best.pt").read_bytes() == before
-    with pytest.raises(ValueError, match="optim.lr: was 0.0001, is 0.1"):
+    with pytest.raises(ValueError, match="optim.lr: was 0.0001, is 0.1") as caught:
         call(f"{PUBLISHED} {SMALL} --lr 0.1", "--dataset_path", rooms, "--save_path", trained)
+    assert "Choose another --save_path" in str(caught.value)  # flags that main.py has
+    assert "--overwrite" not in str(caught.value) and "OUTPUT" not in str(caught.value)
 
 
 def test_a_run_goes_on_without_the_weights_that_it_began_with(
