@@ -34,17 +34,22 @@ class CheckpointFolder:
         self._state = folder / "state.pt"
         self._record = folder / "identity.json"
 
-    def claim(self) -> bool:
-        """Take the folder for this run; True if an earlier try of the same run left something to resume.
+    def check(self) -> bool:
+        """Whether an earlier try of the same run left something to resume; nothing is written.
 
         Raises ValueError, listing the keys that differ, if the folder belongs to a run with other settings.
         """
         found = read_identity(self._record)
-        if found is None:
-            write_record(self._record, self.identity)
-        elif differences := differing_keys(found, self.identity):
+        if found is not None and (differences := differing_keys(found, self.identity)):
             raise ValueError(changed_message(self.folder, differences, self._advice))
         return self._state.is_file()
+
+    def claim(self) -> bool:
+        """Take the folder for this run; what it returns and raises is what `check` does."""
+        there = self.check()
+        if not self._record.is_file():
+            write_record(self._record, self.identity)
+        return there
 
     def matches(self) -> bool:
         """Whether the folder was claimed by this very run."""

@@ -158,6 +158,18 @@ def test_faults(trained: Path, rooms: Path, tmp_path: Path, flags: str, message:
         call(extra + line)
 
 
+def test_the_advice_of_a_refusal_for_memory_can_be_followed(
+    rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Smaller batches in the same folder: what was refused has not taken it."""
+    flags = f"{SMALL} --epochs 1 --arch HPS --dataset_path {rooms} --save_path {tmp_path}"
+    with monkeypatch.context() as small, pytest.raises(ValueError, match="nothing was started.*--train_bs"):
+        small.setattr("train.mtl.memory.available", lambda device: 2**10)
+        call(f"{flags} --train_bs 4")
+    call(flags)
+    assert json.loads((tmp_path / "result.json").read_text())["config"]["train_bs"] == 2
+
+
 def test_a_gpu_id_that_is_left_aside_is_named(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
