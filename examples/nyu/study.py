@@ -119,11 +119,12 @@ def train(config: StudyConfig, trainer: Trainer, ignore_memory: bool = False) ->
     def before() -> None:
         shape = (config.train_bs, *config.img_size)
         half = config.precision != "no"
-        need = predict(trainer.model, shape, config.optim, half)
+        need = predict(trainer.model, shape, config.optim, half, trainer.weighting)
         if ignore_memory:
             log.info("memory: %.2f GiB predicted for a step, not checked", need.total / 2**30)
         else:
-            log.info(check_memory(need, trainer.accelerator.device))
+            beside = int(os.environ.get("LOCAL_WORLD_SIZE", trainer.accelerator.num_processes))
+            log.info(check_memory(need, trainer.accelerator.device, beside))
 
     return trainer.train(train_set, config.epochs, indices, (plain_set, held_out), before)
 

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from data.files import write_json_atomic
+from data.files import read_json, write_json_atomic
 from model.moe.files import atomic_write
 from train.checkpoints import CheckpointFolder
 from train.mtl.backward import StepResult
@@ -182,6 +182,13 @@ class Run:
                 }
             )
         self.accelerator.wait_for_everyone()
+
+    def finished(self) -> bool:
+        """Whether all epochs are done; nothing is loaded or written. Raises ValueError for a folder of a run
+        with other settings.
+        """
+        there, history = self.checkpoint.check(), self.checkpoint.folder / "history.json"
+        return there and history.is_file() and len(read_json(history)) >= self.epochs
 
     def resume(self) -> int:
         """Load the checkpoint if there is one; returns the number of steps already done."""

@@ -111,14 +111,14 @@ class Trainer:
         """Train to the end, from the last checkpoint if there is one; returns the best epoch's entry.
 
         train_indices: which samples of train_set, None for all. validation: on which samples the best epoch
-        is chosen; without it the last epoch counts as best. before_first_step: what may still refuse a new
-        run; the folder is not yet taken then.
+        is chosen; without it the last epoch counts as best. before_first_step: what may still refuse a run
+        that has steps left; nothing is loaded, and a new folder not taken yet.
 
         Raises:
             ValueError: a loss that is not finite, too few samples, a folder of a run with other settings.
         """
         run = Run(self, train_set, epochs, train_indices, validation)
-        if not run.checkpoint.check() and before_first_step is not None:
+        if not run.finished() and before_first_step is not None:
             before_first_step()
         run.resume()
         return run.to_the_end()

@@ -93,6 +93,25 @@ def test_every_optimiser_and_schedule_runs(optim: str, scheduler: str, tmp_path:
     assert rates[1] == {"step": 5e-4, "exp": 5e-4, "cos": pytest.approx(5e-4)}.get(scheduler, 1e-3)
 
 
+def test_what_may_refuse_is_asked_while_steps_are_left(tmp_path: Path) -> None:
+    """Before anything is written or loaded, when a run begins and when it goes on; not when it is done."""
+
+    def refuse() -> None:
+        raise ValueError("too little memory")
+
+    with pytest.raises(ValueError, match="too little memory"):
+        make_trainer(tmp_path).train(SET, 2, before_first_step=refuse)
+    assert not list(tmp_path.iterdir())
+    trainer = make_trainer(tmp_path)
+    trainer.test = lambda *_: pytest.fail("validated")  # type: ignore[method-assign,assignment]
+    with pytest.raises(pytest.fail.Exception, match="validated"):  # in the first epoch's end
+        trainer.train(SET, 2, None, VALIDATION)
+    with pytest.raises(ValueError, match="too little memory"):
+        make_trainer(tmp_path).train(SET, 2, before_first_step=refuse)
+    make_trainer(tmp_path).train(SET, 2)
+    make_trainer(tmp_path).train(SET, 2, before_first_step=refuse)
+
+
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     run(make_trainer(tmp_path), 1)
     with pytest.raises(ValueError, match="weighting: was 'EW', is 'UW'"):
