@@ -22,6 +22,13 @@ class Reporting:
     line: int = 0  # of the progress bar, where several run side by side
     title: str = "training"
 
+    def __post_init__(self) -> None:
+        if min(self.every, self.save_every) < 1:
+            raise ValueError(
+                f"{self.save_every} steps between checkpoints, {self.every} between log lines; expected at "
+                "least 1"
+            )
+
 
 class StepWriter:
     """Steps as JSON lines and, if asked for, as TensorBoard scalars; only the main process writes."""

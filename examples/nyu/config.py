@@ -57,6 +57,11 @@ class StudyConfig:
                 raise ValueError(f"{name} {value!r}; expected one of {', '.join(known)}")
         if len(self.img_size) != 3 or self.img_size[0] != 3 or min(self.img_size) < 1:
             raise ValueError(f"img_size {list(self.img_size)}; expected 3 HEIGHT WIDTH, such as 3 288 384")
+        for name in ("width", "head_width", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}; expected at least 1")
+        if not any(self.num_experts) or min(self.num_experts) < 0:
+            raise ValueError(f"num_experts {list(self.num_experts)}: every task needs at least one expert")
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -65,20 +70,34 @@ class StudyConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> StudyConfig:
-        """The inverse. Raises ValueError for a key that is missing or unknown."""
-        names = {item.name for item in fields(cls)}
-        if set(values) != names:
+        """The inverse. Raises ValueError for a key that is missing or unknown, or a value of another kind."""
+        names = known_keys(cls, values, "configuration")
+        if missing := sorted(names - set(values)):
+            raise ValueError(f"configuration: missing {missing}; it was not written by this version")
+        known_keys(WeightingConfig, values["weighting"], "configuration, weighting")
+        known_keys(OptimConfig, values["optim"], "configuration, optim")
+        try:
+            changed = {
+                "weighting": WeightingConfig(**values["weighting"]),
+                "optim": OptimConfig(**values["optim"]),
+                "num_experts": tuple(values["num_experts"]),
+                "img_size": tuple(values["img_size"]),
+            }
+            return cls(**{**values, **changed})
+        except TypeError as error:  # a list for a name, a text for a number
             raise ValueError(
-                f"configuration: missing {sorted(names - set(values))}, unknown "
-                f"{sorted(set(values) - names)}; it was not written by this version"
-            )
-        changed = {
-            "weighting": WeightingConfig(**values["weighting"]),
-            "optim": OptimConfig(**values["optim"]),
-            "num_experts": tuple(values["num_experts"]),
-            "img_size": tuple(values["img_size"]),
-        }
-        return cls(**{**values, **changed})
+                f"configuration: a value of another kind ({error}); it was not written by this version"
+            ) from error
+
+
+def known_keys(cls: type[Any], values: Any, place: str) -> set[str]:
+    """Names of a dataclass's fields. Raises ValueError unless values are a dictionary with no others."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{place}: got {type(values).__name__}, expected a dictionary of settings")
+    names = {item.name for item in fields(cls)}
+    if unknown := set(values) - names:
+        raise ValueError(f"{place}: unknown {sorted(map(str, unknown))}; it was not written by this version")
+    return names
 
 
 def absolute(path: str, names: Collection[str] = (ROOMS,)) -> str:

@@ -46,10 +46,31 @@ def test_there_and_back() -> None:
         True,
     )
     assert StudyConfig.from_dict(json.loads(json.dumps(config.as_dict()))) == config
-    with pytest.raises(ValueError, match=r"missing \['arch'\], unknown \['architecture'\]"):
-        values = config.as_dict()
-        values["architecture"] = values.pop("arch")
-        StudyConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "HPS"}, r"configuration: unknown \['architecture'\]; it was not written by this"),
+        ({"arch": None}, r"configuration: missing \['arch'\]"),
+        ({"optim": {"lr": 0.1, "speed": 2}}, r"configuration, optim: unknown \['speed'\]"),
+        ({"optim": 3}, "configuration, optim: got int, expected a dictionary"),
+        ({"optim": {"lr": "fast"}}, "configuration: a value of another kind"),
+        ({"weighting": ["EW"]}, "configuration, weighting: got list, expected a dictionary"),
+        ({"weighting": {"name": "EW", 1: 2}}, r"configuration, weighting: unknown \['1'\]"),
+        ({"num_experts": 2}, "configuration: a value of another kind"),
+        ({"img_size": "3"}, "expected 3 HEIGHT WIDTH"),
+        ({"width": "wide"}, "configuration: a value of another kind"),
+        ({"encoder": []}, r"encoder \[\]; expected one of"),
+        ({"arch": []}, "configuration: a value of another kind"),
+    ],
+)
+def test_stored_configurations_of_others(changes: dict[str, Any], message: str) -> None:
+    stored = {key: value for key, value in (StudyConfig().as_dict() | changes).items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        StudyConfig.from_dict(stored)
+    with pytest.raises(ValueError, match="configuration: got int, expected a dictionary"):
+        StudyConfig.from_dict(3)  # type: ignore[arg-type]
 
 
 def test_a_test_refuses_other_settings() -> None:
@@ -74,6 +95,12 @@ def test_a_test_refuses_other_settings() -> None:
         ({"encoder": "vgg"}, "encoder 'vgg'"),
         ({"img_size": (288, 384)}, "expected 3 HEIGHT WIDTH"),
         ({"dataset": "kitti"}, "dataset 'kitti'"),
+        ({"width": 0}, "width 0; expected at least 1"),
+        ({"head_width": 0}, "head_width 0; expected at least 1"),
+        ({"epochs": 0}, "epochs 0; expected at least 1"),
+        ({"arch": "HPS", "num_experts": (0,)}, r"num_experts \[0\]: every task needs at least one expert"),
+        ({"arch": "STL", "num_experts": ()}, r"num_experts \[\]: every task needs at least one expert"),
+        ({"arch": "HPS", "num_experts": (2, -1)}, r"num_experts \[2, -1\]: every task needs"),
     ],
 )
 def test_faults(changes: dict[str, Any], message: str) -> None:

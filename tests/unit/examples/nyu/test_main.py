@@ -148,6 +148,8 @@ def test_cityscapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("--dataset_path {rooms} --arch AOEMTL --num_experts 0 0", "every task needs at least one expert"),
         ("--dataset_path {rooms} --arch AOEMTL --train_bs 1", "at least 2"),
         ("--dataset_path {rooms} --arch AOEMTL --train_bs 9", "less than one batch of 9"),
+        ("--dataset_path {rooms} --save_every 0", "0 steps between checkpoints.*at least 1"),
+        ("--dataset_path {rooms} --width 0", "width 0; expected at least 1"),
         ("--dataset_path {rooms} --img_size 3 20000 20000 --train_bs 4", "nothing was started"),
     ],
 )

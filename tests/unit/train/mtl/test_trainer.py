@@ -12,9 +12,11 @@ from accelerate.state import AcceleratorState
 
 from tests.unit.train.mtl.small import Images, batch, make_trainer
 from train.mtl.batches import in_order, shuffled
+from train.mtl.choices import WeightingConfig
 from train.mtl.optim import OPTIMISERS, SCHEDULES, OptimConfig
 from train.mtl.run import relative_loss
 from train.mtl.trainer import Trainer, TrainerSettings
+from train.reporting import Reporting
 
 EPOCHS = 3
 SET, VALIDATION = Images(10), (Images(10), [8, 9])
@@ -173,9 +175,27 @@ def test_numbers_that_cannot_be_trained_with(tmp_path: Path) -> None:
         make_trainer(tmp_path).train(SET, 1, [0, 1])
     with pytest.raises(ValueError, match="0 epochs"):
         make_trainer(tmp_path).train(SET, 0)
-    for wrong in ({"optim": "adamx"}, {"scheduler": "poly"}, {"lr": 0.0}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
+    for wrong in (
+        {"optim": "adamx"},
+        {"scheduler": "poly"},
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"gamma": -0.5},
+        {"step_size": 0},
+        {"T_max": -3},
+        {"eta_min": -1.0},
+        {"patience": -1},
+        {"weight_decay": -1.0},
+        {"momentum": float("inf")},
+    ):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} .*expected"):
             OptimConfig(**wrong)
+    for wrong in ({"T": 0.0}, {"update_weights_every": 0}, {"optim_niter": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} .*expected a positive number"):
+            WeightingConfig(**wrong)
+    for wrong in ({"save_every": 0}, {"every": 0}):
+        with pytest.raises(ValueError, match="steps between checkpoints, .*expected at least 1"):
+            Reporting(**wrong)
 
 
 def test_batches() -> None:
