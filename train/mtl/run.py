@@ -204,7 +204,14 @@ class Run:
                 f"{self.accelerator.num_processes}; use the same number or another folder"
             )
         self.step, self.sums, self.t.history = state["step"], state["sums"], state["history"]
-        self.t.model.load_state_dict(state["model"])
+        try:
+            self.t.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            first = " ".join(str(error).split("\n\t")[:2])
+            raise ValueError(
+                f"{self.checkpoint.folder}: the weights of its state.pt do not fit this model ({first}); use "
+                "the same encoder and heads, or another folder"
+            ) from error
         self.t.weighting.load_state_dict(state["weighting"])
         for part, saved in zip(self.optimizers, state["optimizers"], strict=True):
             part.load_state_dict(saved)

@@ -71,6 +71,22 @@ def test_a_relative_dataset_is_found_from_elsewhere(
     assert given["config"] == theirs["config"]
 
 
+def test_the_identity_of_a_run_is_as_ever(trained: Path, rooms: Path) -> None:
+    """As runs made before the trainer told of itself have it: theirs go on."""
+    optim = {"optim": "adam", "lr": 1e-4, "weight_decay": 1e-5, "momentum": 0.9, "scheduler": "step"}
+    optim |= {"step_size": 100, "gamma": 0.5, "eta_min": 0.0, "T_max": None, "patience": 10}
+    weighting = {"name": "EW", "T": 2.0, "alpha": 1.5, "FAMO_w_lr": 0.025, "FAMO_w_gamma": 1e-3}
+    weighting |= {"mgda_gn": "none", "calpha": 0.5, "rescale": 1, "update_weights_every": 1}
+    weighting |= {"optim_niter": 20, "max_norm": 1.0}
+    config = {"arch": "AOEMTL", "weighting": weighting, "optim": optim, "encoder": "plain", "width": 4}
+    config |= {"head_width": 8, "pretrained": "imagenet", "num_experts": [2, 2], "img_size": [3, 24, 32]}
+    config |= {"symmetry": "broken", "dataset": "nyuv2", "dataset_path": str(rooms), "aug": False}
+    config |= {"train_bs": 2, "test_bs": 2, "seed": 0, "precision": "no", "recompute": True}
+    stored = json.loads((trained / "identity.json").read_text())["identity"]
+    assert stored == {**config, "epochs": 2, "samples": 5}
+    assert load_best(trained)[1]["config"] == {**config, "epochs": 2}
+
+
 def test_a_finished_run_is_not_trained_again(trained: Path, rooms: Path) -> None:
     before = (trained / "best.pt").read_bytes()
     call(f"{PUBLISHED} {SMALL}", "--dataset_path", rooms, "--save_path", trained)

@@ -10,12 +10,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from model.mtl.architectures import HPS
+from model.mtl.encoders import PlainEncoder
+from tests.unit.train.mtl import small
 from tests.unit.train.mtl.small import Images, batch, make_trainer
 from train.mtl.batches import in_order, shuffled
 from train.mtl.choices import WeightingConfig
 from train.mtl.optim import OPTIMISERS, SCHEDULES, OptimConfig
 from train.mtl.run import relative_loss
-from train.mtl.trainer import Trainer, TrainerSettings
+from train.mtl.trainer import Trainer, TrainerSettings, known
 from train.reporting import Reporting
 
 EPOCHS = 3
@@ -43,7 +46,7 @@ def test_learns_and_keeps_the_best(tmp_path: Path) -> None:
     assert best == min(history, key=lambda entry: entry["selection"])
     content = torch.load(tmp_path / "best.pt", weights_only=True)
     assert content["entry"]["epoch"] == best["epoch"]
-    assert content["config"] == {"weighting": "EW"}
+    assert content["config"]["weighting"]["name"] == "EW" and content["config"]["num_experts"] == [1, 1]
     trainer.model.load_state_dict(content["model"])
     assert trainer.test(*VALIDATION).scores == best["val_scores"]
     lines = [json.loads(line) for line in (tmp_path / "train_log.jsonl").read_text().splitlines()]
@@ -115,11 +118,32 @@ def test_what_may_refuse_is_asked_while_steps_are_left(tmp_path: Path) -> None:
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
-    run(make_trainer(tmp_path), 1)
-    with pytest.raises(ValueError, match="weighting: was 'EW', is 'UW'"):
-        run(make_trainer(tmp_path, weighting="UW"), 1)
+    """Without a word from the caller about them; what is the caller's own counts as well."""
+    run(make_trainer(tmp_path, config={"note": 1}), 1)
+    for changes, message in (
+        ({"weighting": "UW"}, "weighting.name: was 'EW', is 'UW'"),
+        ({"optim": OptimConfig(lr=0.5)}, "optim.lr: was 0.01, is 0.5"),
+        ({"architecture": HPS}, "arch: was 'AOEMTL', is 'HPS'"),
+        ({"config": {"note": 2}}, "note: was 1, is 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(make_trainer(tmp_path, **{"config": {"note": 1}, **changes}), 1)
     with pytest.raises(ValueError, match="epochs: was 1, is 2"):
-        run(make_trainer(tmp_path), 2)
+        run(make_trainer(tmp_path, config={"note": 1}), 2)
+
+
+def test_another_model_by_the_same_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(make_trainer(tmp_path), 1)
+    monkeypatch.setattr(small, "encoder", lambda: PlainEncoder((3, 3, 4, 4)))
+    with pytest.raises(ValueError, match=r"state.pt do not fit this model .*use the same encoder") as caught:
+        run(make_trainer(tmp_path), 1)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_arguments_that_are_no_json_values_are_told_by_their_type() -> None:
+    args = {"img_size": (3, 8, 8), "router": torch.float32}
+    found = known(HPS, args, WeightingConfig(), TrainerSettings())
+    assert found["img_size"] == [3, 8, 8] and found["router"] == "dtype" and found["arch"] == "HPS"
 
 
 def test_a_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
