@@ -77,7 +77,7 @@ class Run:
             disable=not (t.reporting.progress and main),
             mininterval=1.0,
         )
-        with contextlib.closing(bar), contextlib.closing(StepWriter(t.reporting, main)) as writer:
+        with contextlib.closing(bar), contextlib.closing(StepWriter(t.reporting, main, self.step)) as writer:
             while self.step < total:
                 self._epoch(bar, writer)
         self.accelerator.wait_for_everyone()

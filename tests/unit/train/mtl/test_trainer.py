@@ -1,6 +1,7 @@
 """Training: learns, resumes to the bit after a kill, chooses on validation, refuses what does not fit."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,19 @@ SET, VALIDATION = Images(10), (Images(10), [8, 9])
 
 class Killed(Exception):
     """Stands for a SIGKILL."""
+
+
+def kill_after(steps: int, step: Callable[..., Any]) -> Callable[..., Any]:
+    """The same step, which raises when it is asked for more than these."""
+
+    def step_or_stop(*arguments: Any) -> Any:
+        nonlocal steps
+        steps -= 1
+        if steps < 0:
+            raise Killed
+        return step(*arguments)
+
+    return step_or_stop
 
 
 def run(trainer: Trainer, epochs: int = EPOCHS) -> dict[str, Any]:
@@ -61,16 +75,7 @@ def test_a_killed_run_ends_with_the_same_bits(
     whole = make_trainer(tmp_path / "whole", weighting=weighting)
     run(whole)
     broken = make_trainer(tmp_path / "broken", weighting=weighting, save_every=1)
-    step, left = broken.backward.__call__, 3
-
-    def stop_later(*arguments: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Killed
-        return step(*arguments)
-
-    monkeypatch.setattr(broken, "backward", stop_later)
+    monkeypatch.setattr(broken, "backward", kill_after(3, broken.backward))
     with pytest.raises(Killed):
         run(broken)
     again = make_trainer(tmp_path / "broken", weighting=weighting, save_every=1)
@@ -82,6 +87,24 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert best["epoch"] == min(whole.history, key=lambda entry: entry["selection"])["epoch"]
     for ours, theirs in zip(again.weighting.parameters(), whole.weighting.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_run_that_goes_on_logs_every_step_once(tmp_path: Path) -> None:
+    """Killed before the first checkpoint, then after one and in the middle of a line."""
+    make_trainer(tmp_path / "whole").train(SET, 2)
+    log = tmp_path / "broken" / "train_log.jsonl"
+    for after, steps in ((1, [1]), (5, [1, 2, 3, 3, 4, 5])):  # the end of an epoch is a line too
+        trainer = make_trainer(tmp_path / "broken")
+        trainer.backward = kill_after(after, trainer.backward)  # type: ignore[assignment]
+        with pytest.raises(Killed):
+            trainer.train(SET, 2)
+        assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == steps
+    with log.open("a") as file:
+        file.write('{"step": 6, "lo')
+    make_trainer(tmp_path / "broken").train(SET, 2)
+    assert log.read_text() == (tmp_path / "whole" / "train_log.jsonl").read_text()
+    make_trainer(tmp_path / "broken").train(SET, 2)  # all is done
+    assert log.read_text() == (tmp_path / "whole" / "train_log.jsonl").read_text()
 
 
 @pytest.mark.parametrize(
