@@ -167,11 +167,11 @@ def _lock(file: TextIO, folder: Path, patience: float) -> None:
                 holder = file.read(200).strip() or "unknown"
                 raise ValueError(
                     f"{folder}: another run is writing here ({holder}); wait for it, end it, or choose "
-                    "another OUTPUT"
+                    "another output folder"
                 ) from None
             time.sleep(0.05)
         except OSError as error:
-            raise ValueError(f"{folder}: cannot be locked ({error}); choose another OUTPUT") from error
+            raise ValueError(f"{folder}: cannot be locked ({error}); choose another output folder") from error
 
 
 def require_writable(folder: Path) -> None:

@@ -80,7 +80,7 @@ def read_identity(path: Path) -> dict[str, Any] | None:
     record = read_json(path)
     if not isinstance(record, dict) or not isinstance(record.get("identity"), dict):
         raise ValueError(
-            f"{path}: expected a run record with an 'identity'; delete it or choose another OUTPUT"
+            f"{path}: expected a run record with an 'identity'; delete it or choose another output folder"
         )
     return record["identity"]
 

@@ -18,28 +18,38 @@ from data.run_record import differing_keys, read_identity, write_record
 from model.moe.files import atomic_write
 from model.moe.pt_files import load_pt
 
+REPLACE = "Add --overwrite to replace it, or choose another OUTPUT"  # of the commands that know both
+
 
 class CheckpointFolder:
     """The checkpoint of one training run."""
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        """Nothing is read or written yet; `identity` holds JSON values only."""
-        self.folder = folder
+    def __init__(self, folder: Path, identity: dict[str, Any], advice: str = REPLACE) -> None:
+        """Nothing is read or written yet; `identity` holds JSON values only.
+
+        advice: what to do where the folder is another run's.
+        """
+        self.folder, self._advice = folder, advice
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
         self._state = folder / "state.pt"
         self._record = folder / "identity.json"
 
-    def claim(self) -> bool:
-        """Take the folder for this run; True if an earlier try of the same run left something to resume.
+    def check(self) -> bool:
+        """Whether an earlier try of the same run left something to resume; nothing is written.
 
         Raises ValueError, listing the keys that differ, if the folder belongs to a run with other settings.
         """
         found = read_identity(self._record)
-        if found is None:
-            write_record(self._record, self.identity)
-        elif differences := differing_keys(found, self.identity):
-            raise ValueError(changed_message(self.folder, differences))
+        if found is not None and (differences := differing_keys(found, self.identity)):
+            raise ValueError(changed_message(self.folder, differences, self._advice))
         return self._state.is_file()
+
+    def claim(self) -> bool:
+        """Take the folder for this run; what it returns and raises is what `check` does."""
+        there = self.check()
+        if not self._record.is_file():
+            write_record(self._record, self.identity)
+        return there
 
     def matches(self) -> bool:
         """Whether the folder was claimed by this very run."""
@@ -84,12 +94,7 @@ def _not_finite(value: object, name: str = "state") -> str | None:
     return next((place for place in found if place), None)
 
 
-def changed_message(place: Path, differences: list[str]) -> str:
+def changed_message(place: Path, differences: list[str], advice: str = REPLACE) -> str:
     """The refusal for a place that holds the work of other settings."""
-    return "\n  ".join(
-        [
-            f"{place} was made with other settings; nothing was touched. Add --overwrite to replace it, or "
-            "choose another OUTPUT. What differs:",
-            *differences,
-        ]
-    )
+    head = f"{place} was made with other settings; nothing was touched. {advice}. What differs:"
+    return "\n  ".join([head, *differences])

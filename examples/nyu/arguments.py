@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.dense.folder import LAYOUTS
-from examples.nyu.config import ARCHITECTURES, ENCODERS, StudyConfig, absolute, default_experts
+from examples.nyu.config import ARCHITECTURES, ENCODERS, NO_FILES, StudyConfig, absolute, default_experts
 from model.mtl.experts import SYMMETRIES
 from train.mtl.choices import WEIGHTINGS, WeightingConfig
 from train.mtl.optim import OPTIMISERS, SCHEDULES, OptimConfig
@@ -63,7 +63,7 @@ def add_model_flags(group: Any) -> None:
     group.add_argument(
         "--pretrained",
         default=SAME,
-        help="where encoders start: imagenet (ResNet), none, a file, or the best.pt of an HPS run (imagenet)",
+        help="where encoders start: imagenet (ResNet), none, a file, or the folder of an HPS run (imagenet)",
     )
     group.add_argument(
         "--symmetry", choices=SYMMETRIES, default=SAME, help="experts that start equal: part or stay (broken)"
@@ -114,7 +114,7 @@ def add_weighting_flags(group: Any) -> None:
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The part of the flags that belongs to the configuration, nested as there; paths of data absolute."""
+    """The part of the flags that belongs to the configuration, nested as there; paths of files absolute."""
     values = vars(arguments)
     optim = {item.name: values[item.name] for item in fields(OptimConfig) if item.name in values}
     weighting = {item.name: values[item.name] for item in fields(WeightingConfig) if item.name in values}
@@ -128,6 +128,8 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
             top[name] = tuple(top[name])
     if "dataset_path" in top:
         top["dataset_path"] = absolute(top["dataset_path"])
+    if "pretrained" in top:
+        top["pretrained"] = absolute(top["pretrained"], NO_FILES)
     return {**top, **({"optim": optim} if optim else {}), **({"weighting": weighting} if weighting else {})}
 
 

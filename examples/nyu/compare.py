@@ -162,11 +162,12 @@ def read_results(named: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
 
 
 def data_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What two results of one table have in common: the test images and how they are scored."""
+    """What two results of one table have in common: the test images, as far as files that may lie elsewhere on
+    another machine tell, and how they are scored."""
     config = result["config"]
     return {
         "dataset": config.get("dataset"),
-        "dataset_path": config.get("dataset_path"),
+        "rooms": config.get("dataset_path") == ROOMS,
         "samples": result.get("samples"),
         "scores": {task: list(values) for task, values in result["test"].items()},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
 ENCODERS = ("resnet50", "plain")
 PRECISIONS = ("no", "bf16", "fp16")
 ROOMS = "rooms"  # the embedded dataset
+NO_FILES = ("imagenet", "none")  # of --pretrained
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class StudyConfig:
     encoder: str = "resnet50"
     width: int = 64  # plain encoder: channels of its first stage, a quarter of its last
     head_width: int = 256  # channels of the DeepLab heads
-    pretrained: str = "imagenet"  # or a file, or none; imagenet is the ResNet's
+    pretrained: str = "imagenet"  # or none, a file, an HPS run's folder; imagenet is the ResNet's
     num_experts: tuple[int, ...] = (1, 1)
     img_size: tuple[int, int, int] = (3, 288, 384)
     symmetry: str = "broken"
@@ -55,6 +57,11 @@ class StudyConfig:
                 raise ValueError(f"{name} {value!r}; expected one of {', '.join(known)}")
         if len(self.img_size) != 3 or self.img_size[0] != 3 or min(self.img_size) < 1:
             raise ValueError(f"img_size {list(self.img_size)}; expected 3 HEIGHT WIDTH, such as 3 288 384")
+        for name in ("width", "head_width", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}; expected at least 1")
+        if not any(self.num_experts) or min(self.num_experts) < 0:
+            raise ValueError(f"num_experts {list(self.num_experts)}: every task needs at least one expert")
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -63,20 +70,24 @@ class StudyConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> StudyConfig:
-        """The inverse. Raises ValueError for a key that is missing or unknown."""
-        names = {item.name for item in fields(cls)}
-        if set(values) != names:
+        """The inverse. Raises ValueError for a key that is missing or unknown, or a value of another kind."""
+        names = known_keys(cls, values, "configuration")
+        if missing := sorted(names - set(values)):
+            raise ValueError(f"configuration: missing {missing}; it was not written by this version")
+        known_keys(WeightingConfig, values["weighting"], "configuration, weighting")
+        known_keys(OptimConfig, values["optim"], "configuration, optim")
+        try:
+            changed = {
+                "weighting": WeightingConfig(**values["weighting"]),
+                "optim": OptimConfig(**values["optim"]),
+                "num_experts": tuple(values["num_experts"]),
+                "img_size": tuple(values["img_size"]),
+            }
+            return cls(**{**values, **changed})
+        except TypeError as error:  # a list for a name, a text for a number
             raise ValueError(
-                f"configuration: missing {sorted(names - set(values))}, unknown "
-                f"{sorted(set(values) - names)}; it was not written by this version"
-            )
-        changed = {
-            "weighting": WeightingConfig(**values["weighting"]),
-            "optim": OptimConfig(**values["optim"]),
-            "num_experts": tuple(values["num_experts"]),
-            "img_size": tuple(values["img_size"]),
-        }
-        return cls(**{**values, **changed})
+                f"configuration: a value of another kind ({error}); it was not written by this version"
+            ) from error
 
 
 def default_experts(arch: str, dataset: str) -> tuple[int, ...]:
@@ -84,6 +95,16 @@ def default_experts(arch: str, dataset: str) -> tuple[int, ...]:
     return (1 + len(LAYOUTS[dataset].tasks),) if arch == MMoE.__name__ else StudyConfig.num_experts
 
 
-def absolute(dataset_path: str) -> str:
-    """A dataset's path that means the same from any folder; `rooms` stays."""
-    return dataset_path if dataset_path == ROOMS else str(Path(dataset_path).resolve())
+def known_keys(cls: type[Any], values: Any, place: str) -> set[str]:
+    """Names of a dataclass's fields. Raises ValueError unless values are a dictionary with no others."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{place}: got {type(values).__name__}, expected a dictionary of settings")
+    names = {item.name for item in fields(cls)}
+    if unknown := set(values) - names:
+        raise ValueError(f"{place}: unknown {sorted(map(str, unknown))}; it was not written by this version")
+    return names
+
+
+def absolute(path: str, names: Collection[str] = (ROOMS,)) -> str:
+    """A path that means the same from any folder; names that stand for something else stay."""
+    return path if path in names else str(Path(path).resolve())

@@ -66,7 +66,8 @@ def run_training(arguments: argparse.Namespace) -> None:
         progress=not arguments.quiet,
         title=config.arch,
     )
-    trainer = make_trainer(config, accelerator, reporting, arguments.workers)
+    started = (folder / "state.pt").is_file()  # its weights are all there: what they began with may be gone
+    trainer = make_trainer(config, accelerator, reporting, arguments.workers, load=started)
     with only_run_in(folder):
         train(config, trainer, arguments.ignore_memory)
         _, content = load_best(trainer.best_path)

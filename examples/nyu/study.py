@@ -74,7 +74,7 @@ def open_part(config: StudyConfig, part: str, seed: int | None = None) -> DenseF
 def make_trainer(
     config: StudyConfig, accelerator: Accelerator, reporting: Reporting, workers: int = 0, load: bool = False
 ) -> Trainer:
-    """Model and trainer of a configuration; load: weights come from a checkpoint, ImageNet is not read."""
+    """Model and trainer of a configuration; load: weights come from a checkpoint alone."""
     torch.manual_seed(config.seed)
     layout = LAYOUTS[config.dataset]
     state = None if load else encoder_weights(config.pretrained, config.encoder)
@@ -117,11 +117,12 @@ def train(config: StudyConfig, trainer: Trainer, ignore_memory: bool = False) ->
     def before() -> None:
         shape = (config.train_bs, *config.img_size)
         half = config.precision != "no"
-        need = predict(trainer.model, shape, config.optim, half)
+        need = predict(trainer.model, shape, config.optim, half, trainer.weighting)
         if ignore_memory:
             log.info("memory: %.2f GiB predicted for a step, not checked", need.total / 2**30)
         else:
-            log.info(check_memory(need, trainer.accelerator.device))
+            beside = int(os.environ.get("LOCAL_WORLD_SIZE", trainer.accelerator.num_processes))
+            log.info(check_memory(need, trainer.accelerator.device, beside))
 
     return trainer.train(train_set, config.epochs, indices, (plain_set, held_out), before)
 

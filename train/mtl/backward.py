@@ -14,7 +14,7 @@ Legend: T tasks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -92,25 +92,14 @@ class TaskwiseBackward:
         scale: float,
     ) -> tuple[Tensor, Tensor]:
         """Every task's gradients by themselves, then their combination."""
-        everything = list(self.model.parameters())
-        shared_rows: list[Gradients] = []
-        own_rows: list[list[nn.Parameter]] = []
-        losses, cuts = [], []
-        taken: set[nn.Parameter] = set(self.shared_parameters)
-        for task in self.model.task_name:
-            cut = cut_off(shared)
+        losses: list[Tensor] = []
+
+        def one(task: str, cut: Shared) -> None:
             loss = self._loss(task, inputs, targets, cut)
             (scale * loss).backward()
             losses.append(loss.detach())
-            cuts.append([piece.grad for piece in cut])
-            shared_rows.append(take(self.shared_parameters))
-            own = [p for p in everything if p.grad is not None and p not in taken]
-            taken.update(own)
-            own_rows.append(own)
-        if shared:
-            for number, gradients in enumerate(cuts):
-                pass_on(shared, gradients, retain=number + 1 < len(cuts))
-                add(shared_rows[number], take(self.shared_parameters))
+
+        shared_rows, own_rows = keep_apart(self.model, self.shared_parameters, shared, one)
         for row, own in zip(shared_rows, own_rows, strict=True):
             self._average_tensors([*row.values(), *(p.grad for p in own if p.grad is not None)])
         mean = self._mean(torch.stack(losses))
@@ -120,10 +109,7 @@ class TaskwiseBackward:
             coefficients = Coefficients(ones, ones)
         else:
             coefficients = self.weighting.coefficients(mean, gramian)
-        for row, weight in zip(shared_rows, coefficients.shared.tolist(), strict=True):
-            for parameter, gradient in row.items():
-                part = gradient * weight
-                parameter.grad = part if parameter.grad is None else parameter.grad + part
+        combine(shared_rows, coefficients.shared.tolist())
         for own, weight in zip(own_rows, coefficients.own.tolist(), strict=True):
             for parameter in own:
                 assert parameter.grad is not None
@@ -210,6 +196,49 @@ def add(row: Gradients, more: Gradients) -> None:
     """Add gradients to others, in place."""
     for parameter, gradient in more.items():
         row[parameter] = row[parameter] + gradient if parameter in row else gradient
+
+
+def keeps_apart(weighting: Weighting) -> bool:
+    """Whether a step keeps every task's gradients by themselves until all losses are there."""
+    return type(weighting).ahead is Weighting.ahead
+
+
+def keep_apart(
+    model: Architecture,
+    parameters: Sequence[nn.Parameter],
+    shared: Shared,
+    one: Callable[[str, Shared], None],
+) -> tuple[list[Gradients], list[list[nn.Parameter]]]:
+    """Every task's gradients of the shared parameters, and which parameters are its own; their gradients stay
+    in them.
+
+    parameters: the shared ones. one: forward and backward of a task from the cut.
+    """
+    everything, taken = list(model.parameters()), set(parameters)
+    rows: list[Gradients] = []
+    owns: list[list[nn.Parameter]] = []
+    cuts = []
+    for task in model.task_name:
+        cut = cut_off(shared)
+        one(task, cut)
+        cuts.append([piece.grad for piece in cut])
+        rows.append(take(parameters))
+        own = [p for p in everything if p.grad is not None and p not in taken]
+        taken.update(own)
+        owns.append(own)
+    if shared:
+        for number, gradients in enumerate(cuts):
+            pass_on(shared, gradients, retain=number + 1 < len(cuts))
+            add(rows[number], take(parameters))
+    return rows, owns
+
+
+def combine(rows: Sequence[Gradients], weights: Sequence[float]) -> None:
+    """Leave the weighted sum of the tasks' gradients in the parameters."""
+    for row, weight in zip(rows, weights, strict=True):
+        for parameter, gradient in row.items():
+            part = gradient * weight
+            parameter.grad = part if parameter.grad is None else parameter.grad + part
 
 
 def inner_products(rows: Sequence[Gradients]) -> Tensor:

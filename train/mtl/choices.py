@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from train.mtl.gradient_weightings import IMTL, MGDA, Aligned_MTL, CAGrad, Nash_MTL, PCGrad, UPGrad
@@ -41,6 +42,9 @@ class WeightingConfig:
     def __post_init__(self) -> None:
         if self.name not in WEIGHTINGS:
             raise ValueError(f"weighting {self.name!r}; expected one of {', '.join(WEIGHTINGS)}")
+        for name in ("T", "update_weights_every", "optim_niter"):
+            if not 0 < getattr(self, name) < inf:
+                raise ValueError(f"{name} {getattr(self, name)}; expected a positive number")
 
 
 def make_weighting(config: WeightingConfig, tasks: int) -> Weighting:

@@ -1,7 +1,8 @@
 """How much memory training will take, known before its first step.
 
 Forward and backward run once on the meta device, where tensors have sizes but no content, task by task as in
-train/mtl/backward.py; the bytes of all tensors that are alive are followed.
+train/mtl/backward.py, and as the weighting wants it: one that is not known before the losses keeps every
+task's gradients of the shared part. The bytes of all tensors that are alive are followed.
 
     need = parameters and optimiser + the most that is alive of activations and gradients + work
 
@@ -24,9 +25,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from model.mtl.architectures import Architecture
-from train.mtl.backward import cut_off, pass_on
+from model.mtl.architectures import Architecture, Shared
+from train.mtl.backward import combine, cut_off, keep_apart, keeps_apart, pass_on
 from train.mtl.optim import OptimConfig
+from train.mtl.weightings import Weighting
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 CGROUP_USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
@@ -90,29 +92,43 @@ def predict(
     inputs: torch.Size | tuple[int, ...],
     optim: OptimConfig,
     half: bool = False,
+    weighting: Weighting | None = None,
 ) -> MemoryNeed:
     """Need of a training step with inputs of this shape, batch first.
 
-    half: activations in 16 bits; beside the weights stands a copy in 16 bits.
+    half: activations in 16 bits; beside the weights stands a copy in 16 bits. weighting: equal weights
+    without.
     """
     ghost = copy.deepcopy(model).to("meta").train()
     size = sum(p.numel() * p.element_size() for p in ghost.parameters())
     parameters = size * (1 + STATES[optim.optim])
+    common = list(dict.fromkeys(ghost.get_share_params()))
+    apart = weighting is not None and keeps_apart(weighting)
     if half:
+        if apart:  # the other half of each task's
+            parameters += len(ghost.task_name) * sum(p.numel() * p.element_size() for p in common) // 2
         ghost.bfloat16()
         parameters += size  # the copy, and the other half of each gradient
     image = torch.empty(inputs, device="meta", dtype=next(ghost.parameters()).dtype)
     outputs = 0
+
+    def one(task: str, cut: Shared) -> None:
+        nonlocal outputs
+        out = ghost.task_output(task, image, cut)
+        out.sum().backward()
+        if out.ndim == 4:
+            outputs = max(outputs, 4 * out.shape[0] * out.shape[1] * image.shape[2] * image.shape[3])
+
     with LiveBytes([*ghost.parameters(), *ghost.buffers(), image]) as live:
         shared = ghost.shared(image)
-        cut = cut_off(shared)
-        for task in ghost.task_name:
-            out = ghost.task_output(task, image, cut)
-            out.sum().backward()
-            if out.ndim == 4:
-                outputs = max(outputs, 4 * out.shape[0] * out.shape[1] * image.shape[2] * image.shape[3])
-            del out
-        pass_on(shared, [piece.grad for piece in cut])
+        if apart:
+            rows, _ = keep_apart(ghost, common, shared, one)
+            combine(rows, [1.0] * len(rows))
+        else:
+            cut = cut_off(shared)
+            for task in ghost.task_name:
+                one(task, cut)
+            pass_on(shared, [piece.grad for piece in cut])
     return MemoryNeed(parameters, live.most, LAYOUTS * live.largest + OUTPUTS * outputs + LIBRARIES)
 
 
@@ -127,13 +143,18 @@ def available(device: torch.device) -> int | None:
     return min(known) if known else None
 
 
-def check_memory(need: MemoryNeed, device: torch.device) -> str:
-    """One line for the log. Raises ValueError if the need exceeds what is free."""
+def check_memory(need: MemoryNeed, device: torch.device, processes: int = 1) -> str:
+    """One line for the log. Raises ValueError if the need exceeds what is free.
+
+    processes: of this run on this host; on a CPU they share the memory.
+    """
     free = available(device)
-    line = f"memory: {gigabytes(need.total)} predicted for a step"
+    sharing = processes if device.type == "cpu" else 1
+    times = f"{sharing} times " if sharing > 1 else ""
+    line = f"memory: {times}{gigabytes(need.total)} predicted for a step"
     if free is None:
         return line
-    if need.total > free:
+    if sharing * need.total > free:
         raise ValueError(
             f"{line}, {gigabytes(free)} free on {device}; nothing was started. Use smaller batches "
             "(--train_bs), smaller images (--img_size), fewer experts (--num_experts) or --bf16, or "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -48,8 +49,14 @@ class OptimConfig:
             raise ValueError(f"optim {self.optim!r}; expected one of {', '.join(OPTIMISERS)}")
         if self.scheduler not in SCHEDULES:
             raise ValueError(f"scheduler {self.scheduler!r}; expected one of {', '.join(SCHEDULES)}")
-        if self.lr <= 0 or self.step_size < 1:
-            raise ValueError(f"lr {self.lr}, step_size {self.step_size}; both must be positive")
+        for name in ("lr", "gamma"):
+            if not 0 < getattr(self, name) < inf:
+                raise ValueError(f"{name} {getattr(self, name)}; expected a positive number")
+        for name in ("weight_decay", "momentum", "eta_min", "patience"):
+            if not 0 <= getattr(self, name) < inf:
+                raise ValueError(f"{name} {getattr(self, name)}; expected 0 or a positive number")
+        if self.step_size < 1 or (self.T_max is not None and self.T_max < 1):
+            raise ValueError(f"step_size {self.step_size}, T_max {self.T_max}; expected at least 1 epoch")
 
 
 def make_optimizer(config: OptimConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:

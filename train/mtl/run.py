@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from data.files import write_json_atomic
+from data.files import read_json, write_json_atomic
 from model.moe.files import atomic_write
 from train.checkpoints import CheckpointFolder
 from train.mtl.backward import StepResult
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ADVICE = "Choose another --save_path (of compare.py: --out)"
 Validation = tuple[Dataset[Any], Sequence[int]]
 
 
@@ -59,7 +60,7 @@ class Run:
             self.schedules.append(Schedule(self.settings.optim, self.optimizers[1], epochs))
         self.per_epoch = len(self._batches(0))
         identity = {**trainer.config, "epochs": epochs, "samples": len(self.indices)}
-        self.checkpoint = CheckpointFolder(trainer.reporting.folder, identity)
+        self.checkpoint = CheckpointFolder(trainer.reporting.folder, identity, ADVICE)
 
     def _batches(self, epoch: int) -> list[list[int]]:
         size = self.settings.train_batch * self.accelerator.num_processes
@@ -76,7 +77,7 @@ class Run:
             disable=not (t.reporting.progress and main),
             mininterval=1.0,
         )
-        with contextlib.closing(bar), contextlib.closing(StepWriter(t.reporting, main)) as writer:
+        with contextlib.closing(bar), contextlib.closing(StepWriter(t.reporting, main, self.step)) as writer:
             while self.step < total:
                 self._epoch(bar, writer)
         self.accelerator.wait_for_everyone()
@@ -182,6 +183,13 @@ class Run:
             )
         self.accelerator.wait_for_everyone()
 
+    def finished(self) -> bool:
+        """Whether all epochs are done; nothing is loaded or written. Raises ValueError for a folder of a run
+        with other settings.
+        """
+        there, history = self.checkpoint.check(), self.checkpoint.folder / "history.json"
+        return there and history.is_file() and len(read_json(history)) >= self.epochs
+
     def resume(self) -> int:
         """Load the checkpoint if there is one; returns the number of steps already done."""
         if self.accelerator.is_main_process:
@@ -196,7 +204,14 @@ class Run:
                 f"{self.accelerator.num_processes}; use the same number or another folder"
             )
         self.step, self.sums, self.t.history = state["step"], state["sums"], state["history"]
-        self.t.model.load_state_dict(state["model"])
+        try:
+            self.t.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            first = " ".join(str(error).split("\n\t")[:2])
+            raise ValueError(
+                f"{self.checkpoint.folder}: the weights of its state.pt do not fit this model ({first}); use "
+                "the same encoder and heads, or another folder"
+            ) from error
         self.t.weighting.load_state_dict(state["weighting"])
         for part, saved in zip(self.optimizers, state["optimizers"], strict=True):
             part.load_state_dict(saved)

@@ -14,8 +14,9 @@ Files in the run's folder: `best.pt` (weights, the whole configuration, validati
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,9 @@ class Trainer:
         encoder_class: makes one encoder.
         decoders: one head per task.
         arch_args: further arguments of the architecture, such as num_experts and img_size.
-        config: everything needed to build the model again; stored in `best.pt`. JSON values.
+        config: what else is needed to build the model again, such as of encoder and heads; JSON values.
+            Stored in `best.pt` and `identity.json` together with what the trainer knows itself:
+            architecture, arch_args, weighting, settings.
         reporting: folder of the run, logs.
     """
 
@@ -89,7 +92,7 @@ class Trainer:
         self.settings = settings or TrainerSettings()
         self.accelerator = accelerator or Accelerator()
         self.reporting = reporting or Reporting()
-        self.config = dict(config or {})
+        self.config = dict(config or {}) | known(architecture, arch_args or {}, weighting, self.settings)
         names, device = list(self.tasks), self.accelerator.device
         self.model = architecture(names, encoder_class, decoders, device=device, **dict(arch_args or {}))
         self.model.to(device)
@@ -111,14 +114,16 @@ class Trainer:
         """Train to the end, from the last checkpoint if there is one; returns the best epoch's entry.
 
         train_indices: which samples of train_set, None for all. validation: on which samples the best epoch
-        is chosen; without it the last epoch counts as best.
+        is chosen; without it the last epoch counts as best. before_first_step: what may still refuse a run
+        that has steps left; nothing is loaded, and a new folder not taken yet.
 
         Raises:
             ValueError: a loss that is not finite, too few samples, a folder of a run with other settings.
         """
         run = Run(self, train_set, epochs, train_indices, validation)
-        if run.resume() == 0 and before_first_step is not None:
+        if not run.finished() and before_first_step is not None:
             before_first_step()
+        run.resume()
         return run.to_the_end()
 
     def test(self, dataset: Dataset[Any], indices: Sequence[int] | None = None) -> Evaluation:
@@ -131,3 +136,25 @@ class Trainer:
     def best_path(self) -> Path:
         """The best checkpoint of the run."""
         return self.reporting.folder / "best.pt"
+
+
+def known(
+    architecture: type[Architecture],
+    arch_args: Mapping[str, Any],
+    weighting: WeightingConfig,
+    settings: TrainerSettings,
+) -> dict[str, Any]:
+    """What decides a result and can be told apart without the caller, as JSON values by the names that
+    main.py stores; of an argument that is no JSON value, its type.
+    """
+    values = {
+        "arch": architecture.__name__,
+        **arch_args,
+        "weighting": asdict(weighting),
+        "optim": asdict(settings.optim),
+        "train_bs": settings.train_batch,
+        "test_bs": settings.test_batch,
+        "seed": settings.seed,
+        "recompute": settings.recompute,
+    }
+    return json.loads(json.dumps(values, default=lambda value: type(value).__name__))

@@ -78,7 +78,9 @@ def test_a_second_run_on_one_folder_is_refused(tmp_path: Path) -> None:
         other = context.Process(target=_try_to_enter, args=(tmp_path, results))
         other.start()
         other.join()
-    assert f"another run is writing here (process {os.getpid()} on {socket.gethostname()})" in results.get()
+    told = results.get()
+    assert f"another run is writing here (process {os.getpid()} on {socket.gethostname()})" in told
+    assert told.endswith("choose another output folder")
     _try_to_enter(tmp_path, results)
     assert results.get() == "entered"
 

@@ -31,10 +31,13 @@ def test_the_published_line() -> None:
     assert (config.weighting.name, config.optim.scheduler, config.optim.step_size) == ("EW", "step", 100)
 
 
-def test_the_dataset_s_path_holds_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_hold_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = [make_config(parse(f"--dataset_path {path}")).dataset_path for path in ("nyu", "./nyu/", "rooms")]
     assert found == [str(tmp_path.resolve() / "nyu")] * 2 + ["rooms"]
+    names = ("resnet.pth", "./resnet.pth", "imagenet", "none")
+    found = [make_config(parse(f"--dataset_path rooms --pretrained {name}")).pretrained for name in names]
+    assert found == [str(tmp_path.resolve() / "resnet.pth")] * 2 + ["imagenet", "none"]
 
 
 def test_there_and_back() -> None:
@@ -47,10 +50,31 @@ def test_there_and_back() -> None:
         True,
     )
     assert StudyConfig.from_dict(json.loads(json.dumps(config.as_dict()))) == config
-    with pytest.raises(ValueError, match=r"missing \['arch'\], unknown \['architecture'\]"):
-        values = config.as_dict()
-        values["architecture"] = values.pop("arch")
-        StudyConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "HPS"}, r"configuration: unknown \['architecture'\]; it was not written by this"),
+        ({"arch": None}, r"configuration: missing \['arch'\]"),
+        ({"optim": {"lr": 0.1, "speed": 2}}, r"configuration, optim: unknown \['speed'\]"),
+        ({"optim": 3}, "configuration, optim: got int, expected a dictionary"),
+        ({"optim": {"lr": "fast"}}, "configuration: a value of another kind"),
+        ({"weighting": ["EW"]}, "configuration, weighting: got list, expected a dictionary"),
+        ({"weighting": {"name": "EW", 1: 2}}, r"configuration, weighting: unknown \['1'\]"),
+        ({"num_experts": 2}, "configuration: a value of another kind"),
+        ({"img_size": "3"}, "expected 3 HEIGHT WIDTH"),
+        ({"width": "wide"}, "configuration: a value of another kind"),
+        ({"encoder": []}, r"encoder \[\]; expected one of"),
+        ({"arch": []}, "configuration: a value of another kind"),
+    ],
+)
+def test_stored_configurations_of_others(changes: dict[str, Any], message: str) -> None:
+    stored = {key: value for key, value in (StudyConfig().as_dict() | changes).items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        StudyConfig.from_dict(stored)
+    with pytest.raises(ValueError, match="configuration: got int, expected a dictionary"):
+        StudyConfig.from_dict(3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +119,12 @@ def test_a_test_refuses_other_settings() -> None:
         ({"encoder": "vgg"}, "encoder 'vgg'"),
         ({"img_size": (288, 384)}, "expected 3 HEIGHT WIDTH"),
         ({"dataset": "kitti"}, "dataset 'kitti'"),
+        ({"width": 0}, "width 0; expected at least 1"),
+        ({"head_width": 0}, "head_width 0; expected at least 1"),
+        ({"epochs": 0}, "epochs 0; expected at least 1"),
+        ({"arch": "HPS", "num_experts": (0,)}, r"num_experts \[0\]: every task needs at least one expert"),
+        ({"arch": "STL", "num_experts": ()}, r"num_experts \[\]: every task needs at least one expert"),
+        ({"arch": "HPS", "num_experts": (2, -1)}, r"num_experts \[2, -1\]: every task needs"),
     ],
 )
 def test_faults(changes: dict[str, Any], message: str) -> None:

@@ -1,6 +1,7 @@
 """Training, testing and resuming through main.py's functions, and faults as one message."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -70,12 +71,48 @@ def test_a_relative_dataset_is_found_from_elsewhere(
     assert given["config"] == theirs["config"]
 
 
+def test_the_identity_of_a_run_is_as_ever(trained: Path, rooms: Path) -> None:
+    """As runs made before the trainer told of itself have it: theirs go on."""
+    optim = {"optim": "adam", "lr": 1e-4, "weight_decay": 1e-5, "momentum": 0.9, "scheduler": "step"}
+    optim |= {"step_size": 100, "gamma": 0.5, "eta_min": 0.0, "T_max": None, "patience": 10}
+    weighting = {"name": "EW", "T": 2.0, "alpha": 1.5, "FAMO_w_lr": 0.025, "FAMO_w_gamma": 1e-3}
+    weighting |= {"mgda_gn": "none", "calpha": 0.5, "rescale": 1, "update_weights_every": 1}
+    weighting |= {"optim_niter": 20, "max_norm": 1.0}
+    config = {"arch": "AOEMTL", "weighting": weighting, "optim": optim, "encoder": "plain", "width": 4}
+    config |= {"head_width": 8, "pretrained": "imagenet", "num_experts": [2, 2], "img_size": [3, 24, 32]}
+    config |= {"symmetry": "broken", "dataset": "nyuv2", "dataset_path": str(rooms), "aug": False}
+    config |= {"train_bs": 2, "test_bs": 2, "seed": 0, "precision": "no", "recompute": True}
+    stored = json.loads((trained / "identity.json").read_text())["identity"]
+    assert stored == {**config, "epochs": 2, "samples": 5}
+    assert load_best(trained)[1]["config"] == {**config, "epochs": 2}
+
+
 def test_a_finished_run_is_not_trained_again(trained: Path, rooms: Path) -> None:
     before = (trained / "best.pt").read_bytes()
     call(f"{PUBLISHED} {SMALL}", "--dataset_path", rooms, "--save_path", trained)
     assert (trained / "best.pt").read_bytes() == before
-    with pytest.raises(ValueError, match="optim.lr: was 0.0001, is 0.1"):
+    with pytest.raises(ValueError, match="optim.lr: was 0.0001, is 0.1") as caught:
         call(f"{PUBLISHED} {SMALL} --lr 0.1", "--dataset_path", rooms, "--save_path", trained)
+    assert "Choose another --save_path" in str(caught.value)  # flags that main.py has
+    assert "--overwrite" not in str(caught.value) and "OUTPUT" not in str(caught.value)
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(
+    rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun in one folder, gone on with in another, and the file that its encoders came from is gone."""
+    monkeypatch.chdir(tmp_path)
+    call(f"{SMALL} --epochs 1 --arch HPS --save_path source", "--dataset_path", rooms)
+    flags = f"{SMALL} --arch AOEMTL --num_experts 1 1 --dataset_path {rooms} --save_path {tmp_path / 'run'}"
+    call(f"{flags} --pretrained source")
+    before = (tmp_path / "run" / "best.pt").read_bytes()
+    (tmp_path / "source" / "best.pt").unlink()
+    monkeypatch.chdir(rooms)
+    call(f"{flags} --pretrained {os.path.relpath(tmp_path / 'source')}")
+    assert (tmp_path / "run" / "best.pt").read_bytes() == before
+    (tmp_path / "run" / "state.pt").unlink()
+    with pytest.raises(ValueError, match="source/best.pt: no such file"):
+        call(f"{flags} --pretrained {tmp_path / 'source'}")
 
 
 def test_a_test_on_other_data_leaves_a_run_s_result(trained: Path, rooms: Path, tmp_path: Path) -> None:
@@ -138,6 +175,8 @@ def test_cityscapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("--dataset_path {rooms} --arch AOEMTL --num_experts 0 0", "every task needs at least one expert"),
         ("--dataset_path {rooms} --arch AOEMTL --train_bs 1", "at least 2"),
         ("--dataset_path {rooms} --arch AOEMTL --train_bs 9", "less than one batch of 9"),
+        ("--dataset_path {rooms} --save_every 0", "0 steps between checkpoints.*at least 1"),
+        ("--dataset_path {rooms} --width 0", "width 0; expected at least 1"),
         ("--dataset_path {rooms} --img_size 3 20000 20000 --train_bs 4", "nothing was started"),
     ],
 )
@@ -146,6 +185,20 @@ def test_faults(trained: Path, rooms: Path, tmp_path: Path, flags: str, message:
     extra = "" if "test" in flags else f"{SMALL} --save_path {tmp_path} "
     with pytest.raises(ValueError, match=message):
         call(extra + line)
+
+
+def test_the_advice_of_a_refusal_for_memory_can_be_followed(
+    rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Smaller batches in the same folder: what was refused has not taken it."""
+    flags = f"{SMALL} --epochs 1 --arch HPS --dataset_path {rooms} --save_path {tmp_path}"
+    told = "2 times .*nothing was started.*--train_bs"
+    with monkeypatch.context() as small, pytest.raises(ValueError, match=told):
+        small.setenv("LOCAL_WORLD_SIZE", "2")  # as launchers set it
+        small.setattr("train.mtl.memory.available", lambda device: 2**10)
+        call(f"{flags} --train_bs 4")
+    call(flags)
+    assert json.loads((tmp_path / "result.json").read_text())["config"]["train_bs"] == 2
 
 
 def test_a_gpu_id_that_is_left_aside_is_named(

@@ -89,7 +89,7 @@ def make_trainer(
         heads(),
         TrainerSettings(optim or OptimConfig(lr=1e-2), train_batch=3, test_batch=2),
         arch_args={"num_experts": EXPERTS[architecture], "img_size": IMAGE},
-        config=config or {"weighting": weighting},
+        config=config,
         accelerator=accelerator or Accelerator(cpu=True),
         reporting=Reporting(folder, save_every=save_every, progress=False),
     )

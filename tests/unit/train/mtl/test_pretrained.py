@@ -74,7 +74,8 @@ def test_an_encoder_of_an_earlier_run(tmp_path: Path) -> None:
         {"config": {"arch": "HPS"}, "entry": {}, "model": {**weights, "decoders.x": torch.ones(1)}}, path
     )
     found = encoder_weights(str(path), "plain")
-    assert found is not None
+    of_folder = encoder_weights(str(tmp_path), "plain")
+    assert found is not None and of_folder is not None and found.keys() == of_folder.keys()
     other = PlainEncoder((2, 3, 4, 4), found)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
     with pytest.raises(
@@ -88,3 +89,23 @@ def test_an_encoder_of_an_earlier_run(tmp_path: Path) -> None:
         ValueError, match=r"best.pt: a run of CGC, which has no single encoder; expected .*HPS"
     ):
         encoder_weights(str(path), "plain")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"config": {}, "model": [1]}, "config is dict, model list, expected two dictionaries"),
+        ({"config": 3, "model": {}}, "config is int, model dict, expected two dictionaries"),
+        ({"config": {}, "model": {"encoder.conv1.weight": 3}}, "'encoder.conv1.weight' is int, expected ten"),
+        ({"config": {}, "model": {1: torch.ones(1)}}, "1 is Tensor, expected tensors by name"),
+        ({1: torch.ones(1)}, "1 is Tensor, expected tensors by name"),
+        ({"config": {}, "model": {}}, "a run of None, which has no single encoder"),
+        ({"conv1.weight": 3}, "expected a dict of tensors"),
+    ],
+)
+def test_files_of_others_are_refused_by_name(content: Any, message: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=f"other.pt: {message}"):
+        encoder_weights(str(tmp_path / "other.pt"), "plain")
+    with pytest.raises(ValueError, match="best.pt: no such file"):
+        encoder_weights(str(tmp_path), "plain")

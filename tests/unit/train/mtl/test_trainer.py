@@ -1,6 +1,7 @@
 """Training: learns, resumes to the bit after a kill, chooses on validation, refuses what does not fit."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,16 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from model.mtl.architectures import HPS
+from model.mtl.encoders import PlainEncoder
+from tests.unit.train.mtl import small
 from tests.unit.train.mtl.small import Images, batch, make_trainer
 from train.mtl.batches import in_order, shuffled
+from train.mtl.choices import WeightingConfig
 from train.mtl.optim import OPTIMISERS, SCHEDULES, OptimConfig
 from train.mtl.run import relative_loss
-from train.mtl.trainer import Trainer, TrainerSettings
+from train.mtl.trainer import Trainer, TrainerSettings, known
+from train.reporting import Reporting
 
 EPOCHS = 3
 SET, VALIDATION = Images(10), (Images(10), [8, 9])
@@ -22,6 +28,19 @@ SET, VALIDATION = Images(10), (Images(10), [8, 9])
 
 class Killed(Exception):
     """Stands for a SIGKILL."""
+
+
+def kill_after(steps: int, step: Callable[..., Any]) -> Callable[..., Any]:
+    """The same step, which raises when it is asked for more than these."""
+
+    def step_or_stop(*arguments: Any) -> Any:
+        nonlocal steps
+        steps -= 1
+        if steps < 0:
+            raise Killed
+        return step(*arguments)
+
+    return step_or_stop
 
 
 def run(trainer: Trainer, epochs: int = EPOCHS) -> dict[str, Any]:
@@ -41,7 +60,7 @@ def test_learns_and_keeps_the_best(tmp_path: Path) -> None:
     assert best == min(history, key=lambda entry: entry["selection"])
     content = torch.load(tmp_path / "best.pt", weights_only=True)
     assert content["entry"]["epoch"] == best["epoch"]
-    assert content["config"] == {"weighting": "EW"}
+    assert content["config"]["weighting"]["name"] == "EW" and content["config"]["num_experts"] == [1, 1]
     trainer.model.load_state_dict(content["model"])
     assert trainer.test(*VALIDATION).scores == best["val_scores"]
     lines = [json.loads(line) for line in (tmp_path / "train_log.jsonl").read_text().splitlines()]
@@ -56,16 +75,7 @@ def test_a_killed_run_ends_with_the_same_bits(
     whole = make_trainer(tmp_path / "whole", weighting=weighting)
     run(whole)
     broken = make_trainer(tmp_path / "broken", weighting=weighting, save_every=1)
-    step, left = broken.backward.__call__, 3
-
-    def stop_later(*arguments: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Killed
-        return step(*arguments)
-
-    monkeypatch.setattr(broken, "backward", stop_later)
+    monkeypatch.setattr(broken, "backward", kill_after(3, broken.backward))
     with pytest.raises(Killed):
         run(broken)
     again = make_trainer(tmp_path / "broken", weighting=weighting, save_every=1)
@@ -77,6 +87,24 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert best["epoch"] == min(whole.history, key=lambda entry: entry["selection"])["epoch"]
     for ours, theirs in zip(again.weighting.parameters(), whole.weighting.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_run_that_goes_on_logs_every_step_once(tmp_path: Path) -> None:
+    """Killed before the first checkpoint, then after one and in the middle of a line."""
+    make_trainer(tmp_path / "whole").train(SET, 2)
+    log = tmp_path / "broken" / "train_log.jsonl"
+    for after, steps in ((1, [1]), (5, [1, 2, 3, 3, 4, 5])):  # the end of an epoch is a line too
+        trainer = make_trainer(tmp_path / "broken")
+        trainer.backward = kill_after(after, trainer.backward)  # type: ignore[assignment]
+        with pytest.raises(Killed):
+            trainer.train(SET, 2)
+        assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == steps
+    with log.open("a") as file:
+        file.write('{"step": 6, "lo')
+    make_trainer(tmp_path / "broken").train(SET, 2)
+    assert log.read_text() == (tmp_path / "whole" / "train_log.jsonl").read_text()
+    make_trainer(tmp_path / "broken").train(SET, 2)  # all is done
+    assert log.read_text() == (tmp_path / "whole" / "train_log.jsonl").read_text()
 
 
 @pytest.mark.parametrize(
@@ -93,12 +121,52 @@ def test_every_optimiser_and_schedule_runs(optim: str, scheduler: str, tmp_path:
     assert rates[1] == {"step": 5e-4, "exp": 5e-4, "cos": pytest.approx(5e-4)}.get(scheduler, 1e-3)
 
 
+def test_what_may_refuse_is_asked_while_steps_are_left(tmp_path: Path) -> None:
+    """Before anything is written or loaded, when a run begins and when it goes on; not when it is done."""
+
+    def refuse() -> None:
+        raise ValueError("too little memory")
+
+    with pytest.raises(ValueError, match="too little memory"):
+        make_trainer(tmp_path).train(SET, 2, before_first_step=refuse)
+    assert not list(tmp_path.iterdir())
+    trainer = make_trainer(tmp_path)
+    trainer.test = lambda *_: pytest.fail("validated")  # type: ignore[method-assign,assignment]
+    with pytest.raises(pytest.fail.Exception, match="validated"):  # in the first epoch's end
+        trainer.train(SET, 2, None, VALIDATION)
+    with pytest.raises(ValueError, match="too little memory"):
+        make_trainer(tmp_path).train(SET, 2, before_first_step=refuse)
+    make_trainer(tmp_path).train(SET, 2)
+    make_trainer(tmp_path).train(SET, 2, before_first_step=refuse)
+
+
 def test_other_settings_are_refused(tmp_path: Path) -> None:
-    run(make_trainer(tmp_path), 1)
-    with pytest.raises(ValueError, match="weighting: was 'EW', is 'UW'"):
-        run(make_trainer(tmp_path, weighting="UW"), 1)
+    """Without a word from the caller about them; what is the caller's own counts as well."""
+    run(make_trainer(tmp_path, config={"note": 1}), 1)
+    for changes, message in (
+        ({"weighting": "UW"}, "weighting.name: was 'EW', is 'UW'"),
+        ({"optim": OptimConfig(lr=0.5)}, "optim.lr: was 0.01, is 0.5"),
+        ({"architecture": HPS}, "arch: was 'AOEMTL', is 'HPS'"),
+        ({"config": {"note": 2}}, "note: was 1, is 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(make_trainer(tmp_path, **{"config": {"note": 1}, **changes}), 1)
     with pytest.raises(ValueError, match="epochs: was 1, is 2"):
-        run(make_trainer(tmp_path), 2)
+        run(make_trainer(tmp_path, config={"note": 1}), 2)
+
+
+def test_another_model_by_the_same_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(make_trainer(tmp_path), 1)
+    monkeypatch.setattr(small, "encoder", lambda: PlainEncoder((3, 3, 4, 4)))
+    with pytest.raises(ValueError, match=r"state.pt do not fit this model .*use the same encoder") as caught:
+        run(make_trainer(tmp_path), 1)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_arguments_that_are_no_json_values_are_told_by_their_type() -> None:
+    args = {"img_size": (3, 8, 8), "router": torch.float32}
+    found = known(HPS, args, WeightingConfig(), TrainerSettings())
+    assert found["img_size"] == [3, 8, 8] and found["router"] == "dtype" and found["arch"] == "HPS"
 
 
 def test_a_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
@@ -154,9 +222,27 @@ def test_numbers_that_cannot_be_trained_with(tmp_path: Path) -> None:
         make_trainer(tmp_path).train(SET, 1, [0, 1])
     with pytest.raises(ValueError, match="0 epochs"):
         make_trainer(tmp_path).train(SET, 0)
-    for wrong in ({"optim": "adamx"}, {"scheduler": "poly"}, {"lr": 0.0}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
+    for wrong in (
+        {"optim": "adamx"},
+        {"scheduler": "poly"},
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"gamma": -0.5},
+        {"step_size": 0},
+        {"T_max": -3},
+        {"eta_min": -1.0},
+        {"patience": -1},
+        {"weight_decay": -1.0},
+        {"momentum": float("inf")},
+    ):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} .*expected"):
             OptimConfig(**wrong)
+    for wrong in ({"T": 0.0}, {"update_weights_every": 0}, {"optim_niter": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} .*expected a positive number"):
+            WeightingConfig(**wrong)
+    for wrong in ({"save_every": 0}, {"every": 0}):
+        with pytest.raises(ValueError, match="steps between checkpoints, .*expected at least 1"):
+            Reporting(**wrong)
 
 
 def test_batches() -> None:
