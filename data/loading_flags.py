@@ -76,7 +76,8 @@ def add_loading_flags(group: argparse._ArgumentGroup) -> None:
         default=(1.0,),
         metavar="GB",
         help="keys and values of prompts up to the experts' tokens (--expert_tokens text, answer): kept in "
-        "memory and, second number, beside the feature store on disk (1 0)",
+        "memory and, second number, below the feature store on disk; each process (of --jobs, of a launch) "
+        "keeps that much (1 0)",
     )
 
 

@@ -12,10 +12,6 @@ Letters: B rows, P prefix length, N layers, H key-value heads, K head width.
 """
 
 import hashlib
-import os
-import shutil
-import tempfile
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +24,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 from model.language_model.block_attention import Past
+from model.language_model.prefix_files import open_files
 
 BOUND = 2**30  # bytes of prefixes that are kept at most
 
@@ -37,8 +34,8 @@ class PrefixBounds:
     """How many bytes of prefixes are kept; without effect on results."""
 
     memory: int = BOUND  # where the LLM is; the last prefix is kept whatever its size
-    disk: int = 0  # for what memory has no room for
-    folder: Path | None = None  # of a temporary file per prefix, removed with the cache
+    disk: int = 0  # for what memory has no room for; both bounds hold for each process
+    folder: Path | None = None  # where that goes, removed with the cache
 
     def __post_init__(self) -> None:
         """Raise ValueError for bounds that make no sense."""
@@ -64,14 +61,15 @@ class PrefixCache:
         bounds: PrefixBounds | None = None,
     ) -> None:
         self.compute, self.bounds = compute, bounds or PrefixBounds()
-        self.size = self.disk_size = 0
+        self.size = 0
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
-        self._files: dict[str, tuple[Path, torch.device]] = {}
-        self._folder: Path | None = None
-        if self.bounds.disk and self.bounds.folder is not None:
-            self.bounds.folder.mkdir(parents=True, exist_ok=True)
-            self._folder = Path(tempfile.mkdtemp(prefix="prefixes_", dir=self.bounds.folder))
-            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        folder = self.bounds.folder
+        self._files = None if folder is None else open_files(folder, self.bounds.disk)
+
+    @property
+    def disk_size(self) -> int:
+        """Bytes of prefixes on disk."""
+        return self._files.size if self._files else 0
 
     def get(self, ids: Tensor, media: Sequence[Tensor]) -> Tensor:
         """Keys and values of one prefix. (2 N, H, P, K)"""
@@ -82,34 +80,24 @@ class PrefixCache:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        if key in self._files:
-            path, device = self._files[key]
-            made = torch.load(path, map_location=device, weights_only=True)
-        else:
+        made = self._files.read(key) if self._files else None
+        if made is None:
             made = self.compute(ids, media)
         self._kept[key] = made
         self.size += _bytes(made)
         while self.size > self.bounds.memory and len(self._kept) > 1:
             name, dropped = self._kept.popitem(last=False)
             self.size -= _bytes(dropped)
-            self._to_disk(name, dropped)
+            if self._files:
+                self._files.write(name, dropped)
         return made
-
-    def _to_disk(self, key: str, prefix: Tensor) -> None:
-        if self._folder is None or key in self._files or self.disk_size + _bytes(prefix) > self.bounds.disk:
-            return
-        path = self._folder / f"{key}_{os.getpid()}.pt"  # forked processes share the folder
-        torch.save(prefix, path)
-        self._files[key] = path, prefix.device
-        self.disk_size += _bytes(prefix)
 
     def clear(self) -> None:
         """Forget all prefixes."""
-        for path, _ in self._files.values():
-            path.unlink()
+        if self._files:
+            self._files.clear()
         self._kept.clear()
-        self._files.clear()
-        self.size = self.disk_size = 0
+        self.size = 0
 
 
 def _bytes(tensor: Tensor) -> int:

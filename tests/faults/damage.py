@@ -16,6 +16,7 @@ from torch import Tensor
 from data.feature_files import FeatureFiles
 from data.files import read_json, require_unchanged
 from evaluation.answer_book import AnswerBook
+from model.language_model.prefix_files import read_prefix, write_prefix
 from model.moe.anchor_files import load_anchor, stats_path
 from model.moe.expert_files import inspect_expert, read_expert
 from model.moe.files import read_tensor_file, write_tensor_file
@@ -101,6 +102,8 @@ def kinds(folder: Path, study: Study) -> list[Kind]:
     stored = next(study.store.glob("??/*.safetensors"))
     (folder / "store" / stored.parent.name).mkdir(parents=True)
     features = Path(shutil.copy(stored, folder / "store" / stored.parent.name))
+    prefix = folder / "prefix.pt"
+    write_prefix(prefix, torch.randn(4, 2, 6, 8, generator=torch.Generator().manual_seed(0)))
     reports = folder / "results"
     shutil.copytree(study.results, reports)
     return [
@@ -110,6 +113,7 @@ def kinds(folder: Path, study: Study) -> list[Kind]:
         Kind("anchor stats", stats_path(anchor), lambda _: _anchor(anchor)),
         Kind("checkpoint", folder / "checkpoint" / "state.pt", lambda _: state.load()),
         Kind("features", features, _features),
+        Kind("prefix", prefix, _prefix),
         Kind("answers", reports / "answers.jsonl", _answers(reports / "answers.jsonl")),
         Kind("results", next(reports.glob("*_results.json")), _report),
         Kind("summary", reports / "summary.json", _report),
@@ -132,6 +136,14 @@ def _features(path: Path) -> Any:
     if found is None:
         raise ValueError(f"{path.name} is absent")
     return found.tokens, found.routing
+
+
+def _prefix(path: Path) -> Tensor:
+    """A damaged prefix counts as absent, and is computed again."""
+    found = read_prefix(path)
+    if found is None:
+        raise ValueError(f"{path.name} is absent")
+    return found
 
 
 def _answers(path: Path) -> Reader:

@@ -190,9 +190,9 @@ def test_what_does_not_fit_goes_to_disk_and_comes_back(tmp_path: Path) -> None:
         assert cache.size <= 64 and cache.disk_size <= 128
     assert made == [0, 1, 2, 3, 3, 2]  # 0 and 1 came back from disk, for the others there was no room
     [folder] = (tmp_path / "d").iterdir()
-    assert len(list(folder.iterdir())) == 2
+    assert len(list(folder.glob("*.pt"))) == 2
     cache.clear()
-    assert (cache.size, cache.disk_size, list(folder.iterdir())) == (0, 0, [])
+    assert (cache.size, cache.disk_size, list(folder.glob("*.pt"))) == (0, 0, [])
     cache.get(torch.tensor([1]), [])
     assert made[-1] == 1
     del cache
