@@ -71,9 +71,37 @@ def append_line(path: Path, line: str) -> None:
         file.flush()
 
 
-def seal(value: dict[str, Any]) -> str:
-    """One JSON line of an object and a checksum of it (CRC-32), for `read_sealed_lines`."""
-    return json.dumps(value | {"crc": _crc(value)}, ensure_ascii=False)
+def seal(value: dict[str, Any], *, ascii_only: bool = False) -> str:
+    """One JSON line of an object and a checksum of it (CRC-32), for `unseal` and `read_sealed_lines`.
+
+    ascii_only: escape all else, where a text may be no UTF-8, as names of files may.
+    """
+    return json.dumps(with_checksum(value), ensure_ascii=ascii_only)
+
+
+def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
+    """An object of JSON values and, as `crc`, the CRC-32 of its text, for `unseal` however it is written."""
+    return value | {"crc": _crc(value)}
+
+
+def unseal(text: bytes) -> tuple[dict[str, Any], bool]:
+    """The object in a text without its checksum, and whether there was one.
+
+    Raises: ValueError if it is no JSON object, or if the checksum does not fit.
+    """
+    value = parse_json(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"got {type(value).__name__}, expected a JSON object")
+    sealed = take_checksum(value)
+    return value, sealed
+
+
+def take_checksum(value: dict[str, Any]) -> bool:
+    """Take the `crc` out of an object; whether there was one. Raises ValueError if it does not fit."""
+    checksum = value.pop("crc", None)
+    if checksum not in (None, _crc(value)):
+        raise ValueError("the checksum does not fit, a byte of it has changed")
+    return checksum is not None
 
 
 def read_sealed_lines(path: Path, keys: set[str]) -> list[dict[str, Any]]:
@@ -91,12 +119,10 @@ def read_sealed_lines(path: Path, keys: set[str]) -> list[dict[str, Any]]:
     values, damaged = [], []
     for number, line in enumerate(content[:complete].split(b"\n")[:-1], start=1):
         try:
-            value = parse_json(line)
-            checksum = value.pop("crc", None)
-            sound = value.keys() == keys and checksum in (None, _crc(value))
-        except (ValueError, AttributeError, TypeError):
-            sound = False
-        if sound:
+            value, _ = unseal(line)
+        except ValueError:
+            value = {}
+        if value.keys() == keys:
             values.append(value)
         else:
             damaged.append(number)

@@ -3,22 +3,23 @@
 An entry holds while path, size, modification time and change time of the file stay the same; the last one
 moves too where a file is rewritten and its old modification time put back. Entries are kept as JSON lines
 that are only ever appended, each line with one write and a line break on both sides: a line torn by a kill
-spoils itself alone and is skipped, and several processes can append at once. The file can be deleted at any
+spoils itself alone, and several processes can append at once. Each line has a checksum; what stood in a line
+that is damaged, or of an earlier version without checksums, is found out anew. The file can be deleted at any
 time.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import os
 import threading
 from pathlib import Path
 from typing import Any
 
-from data.files import append_line
-from model.moe.json_text import parse_json
+from data.files import append_line, seal, unseal
 
+log = logging.getLogger(__name__)
 KEY = ("path", "size", "mtime_ns", "ctime_ns")
 Key = tuple[str, int, int, int]
 
@@ -35,8 +36,15 @@ class MediaIndex:
         self._lock = threading.Lock()
         self._facts: dict[Key, dict[str, Any]] = {}
         if path is not None and path.is_file():
-            for line in path.read_bytes().split(b"\n"):
-                self._read_line(line)
+            lines = [line for line in path.read_bytes().split(b"\n") if line]
+            if damaged := [line for line in lines if not self._read_line(line)]:
+                log.warning(
+                    "%s: %d of %d lines are torn or damaged and left out; their media are read again; delete "
+                    "the file to be rid of this",
+                    path,
+                    len(damaged),
+                    len(lines),
+                )
 
     def content_hash(self, path: Path) -> str:
         """SHA-256 of the file's content in hexadecimal, read only if the file is new or changed."""
@@ -71,14 +79,17 @@ class MediaIndex:
         with self._lock:
             self._facts.setdefault(key, {}).update(facts)
         if self.path is not None:
-            line = json.dumps(dict(zip(KEY, key, strict=True)) | facts)
+            line = seal(dict(zip(KEY, key, strict=True)) | facts, ascii_only=True)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             append_line(self.path, f"\n{line}")
 
-    def _read_line(self, line: bytes) -> None:
+    def _read_line(self, line: bytes) -> bool:
+        """Take in what a line says; whether it is whole."""
         try:
-            entry = parse_json(line)
+            entry, sealed = unseal(line)
             key = (entry.pop(KEY[0]), entry.pop(KEY[1]), entry.pop(KEY[2]), entry.pop(KEY[3]))
-        except (ValueError, KeyError, AttributeError, TypeError):
-            return  # torn or empty
-        self._facts.setdefault(key, {}).update(entry)
+        except (ValueError, KeyError):
+            return False
+        if sealed:
+            self._facts.setdefault(key, {}).update(entry)
+        return True

@@ -3,11 +3,13 @@ changed.
 
 A record has two parts. `identity` decides the result: settings, data hashes, base identity, seed.
 `provenance` is for people: versions, commit, device, command, wall time. Only `identity` is compared.
+A checksum (`crc`) tells a record in which a byte has changed; records of earlier versions have none.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from typing import Any
 
 import torch
 
-from data.files import read_json, write_json_atomic
+from data.files import unseal, with_checksum, write_json_atomic
 
 PACKAGES = (
     "torch",
@@ -68,17 +70,29 @@ def _commit() -> str:
 
 
 def write_record(path: Path, identity: dict[str, Any], **provenance_and_notes: Any) -> None:
-    """Write a record atomically."""
-    write_json_atomic(path, {"identity": identity, **provenance_and_notes})
+    """Write a record and its checksum atomically."""
+    plain = json.loads(json.dumps({"identity": identity, **provenance_and_notes}))  # as it will be read
+    write_json_atomic(path, with_checksum(plain))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record without its checksum. Raises ValueError for a damaged file, OSError for a missing one."""
+    try:
+        return unseal(path.read_bytes())[0]
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: damaged run record ({error}); put the original back, or delete it with what it is the "
+            "record of, to have that made anew"
+        ) from error
 
 
 def read_identity(path: Path) -> dict[str, Any] | None:
-    """The identity part of a record, None where there is no record. Raises ValueError for a file of another
-    shape."""
+    """The identity part of a record, None where there is no record. Raises ValueError for a damaged file, or
+    one of another shape."""
     if not path.is_file():
         return None
-    record = read_json(path)
-    if not isinstance(record, dict) or not isinstance(record.get("identity"), dict):
+    record = read_record(path)
+    if not isinstance(record.get("identity"), dict):
         raise ValueError(
             f"{path}: expected a run record with an 'identity'; delete it or choose another output folder"
         )

@@ -1,12 +1,12 @@
 """Vectors of bare texts from a language model or an encoder alone, without a whole backbone.
 
-For `question` only the input embeddings and the tokenizer are read: a 7B folder takes as long as a tiny one.
+For `question` only the input embeddings and the tokenizer are read: a 7B folder takes as long as a tiny one,
+but that a .bin file is held against its checksums as a whole.
 Legend: N texts, V vocabulary, D width.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +22,10 @@ from data.text_features import TextFeatures, check_choice, mending_encoder
 from model.language_model.backbone import ALIGNED, is_base, llm_config, load_llm, split_weights
 from model.language_model.families import read_llm
 from model.language_model.loading import Loading
-from model.tensor_files import read_json, read_weights
+from model.tensor_files import INDEX_FILES, SINGLE_FILES, read_json, read_plain, read_weights
 
 # How the input embedding is called in the families of Hugging Face models.
 EMBEDDING_NAMES = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings")
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def text_features(texts: Sequence[str], lm: Path, choice: str = "question") -> Tensor:
@@ -82,18 +81,18 @@ def load_tokenizer(folder: Path) -> PromptTokenizer:
 
 
 def load_input_embedding(folder: Path) -> Tensor:
-    """The input embedding (V, D) of a model folder, read alone from its safetensors or .bin files.
+    """The input embedding (V, D) of a model folder, read alone from its safetensors or .bin files; all of
+    the .bin file that holds it is held against its checksums.
 
     Raises:
-        ValueError: no weights in the folder, or none or several tensors that could be the embedding.
+        ValueError: no weights in the folder, a damaged file, or none or several tensors that could be the
+            embedding.
     """
     names: dict[str, Path] = {}
-    for file in WEIGHT_FILES:
-        index = folder / f"{file}.index.json"
+    for file, index_name in zip(SINGLE_FILES, INDEX_FILES, strict=True):
+        index = folder / index_name
         if index.is_file():
-            names = {
-                name: folder / part for name, part in json.loads(index.read_text())["weight_map"].items()
-            }
+            names = {name: folder / part for name, part in read_json(index)["weight_map"].items()}
         elif (folder / file).is_file():
             names = dict.fromkeys(_tensor_names(folder / file), folder / file)
         if names:
@@ -105,13 +104,13 @@ def load_input_embedding(folder: Path) -> Tensor:
         )
     path = names[found[0]]
     if path.suffix == ".bin":
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)[found[0]]
+        return read_plain(path)[found[0]]
     with safe_open(path, "pt") as opened:
         return opened.get_tensor(found[0])
 
 
 def _tensor_names(path: Path) -> list[str]:
     if path.suffix == ".bin":
-        return list(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+        return list(read_plain(path, values=False))
     with safe_open(path, "pt") as opened:
         return list(opened.keys())

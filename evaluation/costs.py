@@ -11,6 +11,7 @@ from typing import Any
 from data.benchmark import Task
 from data.files import read_json, write_json_atomic
 from data.folders import StudyFolders
+from data.run_record import read_record
 from evaluation.report.reading import COSTS
 from evaluation.study import Row
 
@@ -34,7 +35,7 @@ def training_costs(
 
 def _entry(expert: Path, parameters: int) -> dict[str, Any]:
     record = expert.with_suffix(".run.json")
-    content = read_json(record) if record.is_file() else {}
+    content = read_record(record) if record.is_file() else {}
     made = content.get("provenance", {})
     return {
         "file": expert.name,

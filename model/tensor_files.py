@@ -15,18 +15,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from model.file_faults import load_fault
+from model.file_faults import byte_fault, load_fault
 from model.moe.json_text import parse_json
-from model.moe.pt_files import load_pt
+from model.moe.pt_files import is_archive, load_pt
 
 SAMPLED = 64  # entries of each tensor that enter a digest
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def read_plain(path: str | Path) -> Any:
+def read_plain(path: str | Path, *, values: bool = True) -> Any:
     """Content of one `torch.save` file, tensors and plain values only; tensors stay on disk until used
-    (mmap).
+    (mmap). Without `values` these are not held against their checksums: for looking at keys and shapes.
 
     Raises: ValueError naming the file if it is missing, truncated, or carries anything but tensors and plain
     values.
@@ -35,9 +35,34 @@ def read_plain(path: str | Path) -> Any:
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     try:
-        return load_pt(path, mmap=True)
+        return load_pt(path, mmap=True, values=values)
     except Exception as error:  # zip, pickle, end of file, unsafe global: all mean that the file is no good
         raise ValueError(f"{path}: {load_fault(path, error)}") from error
+
+
+def check_torch_file(path: str | Path) -> None:
+    """Raise ValueError naming a torch file that `read_plain` would refuse; to be called before others load
+    it, who do not look at checksums. Of a file from before torch 1.6, which has none, only the start is
+    looked at."""
+    path = Path(path)
+    if fault := byte_fault(path):
+        raise ValueError(f"{path}: {fault}")
+    if is_archive(path):
+        read_plain(path)
+
+
+def check_model_folder(folder: str | Path) -> None:
+    """`check_torch_file` for each file that transformers' `from_pretrained` reads the weights of a folder
+    from; nothing where these are safetensors, or missing."""
+    folder = Path(folder)
+    safe, single = (folder / name for name in SINGLE_FILES)
+    safe_index, index = (folder / name for name in INDEX_FILES)
+    if safe.is_file() or safe_index.is_file():
+        return
+    names = [single.name] if single.is_file() else _shard_names(index) if index.is_file() else []
+    for path in (folder / name for name in names):
+        if path.is_file():
+            check_torch_file(path)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -77,10 +102,7 @@ def read_weights(folder: str | Path) -> dict[str, Tensor]:
 
 
 def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
-    placed = read_json(index).get("weight_map")
-    if not isinstance(placed, dict) or not placed:
-        raise ValueError(f"{index}: has no 'weight_map'")
-    names = sorted(set(placed.values()))
+    names, placed = _shard_names(index), read_json(index)["weight_map"]
     absent = [name for name in names if not (folder / name).is_file()]
     if absent:
         raise ValueError(
@@ -95,6 +117,14 @@ def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
             f"{index}: does not fit its files; missing {missing[:5]}, not in the index {extra[:5]}"
         )
     return tensors
+
+
+def _shard_names(index: Path) -> list[str]:
+    """The weight files that an index names; ValueError where it names none."""
+    placed = read_json(index).get("weight_map")
+    if not isinstance(placed, dict) or not placed or not all(isinstance(n, str) for n in placed.values()):
+        raise ValueError(f"{index}: has no 'weight_map' of tensors to files")
+    return sorted(set(placed.values()))
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from train.checkpoints import CheckpointFolder
 from train.config import TrainConfig
 from train.plan import count_steps, epoch_steps, micro_batches
 from train.reporting import Reporting, StepWriter
-from train.zero import ZeroEngine, forget_other_steps
+from train.zero import ZeroEngine, forget_other_steps, require_shares, share_sums
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,9 @@ class Training(ABC):
                 "start it as before, or delete the folder to begin this task anew"
             )
         if self.zero:
-            self.zero.load(self.checkpoint.folder / "deepspeed", state["step"])
+            shares = self.checkpoint.folder / "deepspeed"
+            require_shares(shares, state["step"], state.get("zero_sums", {}))  # older files lack them
+            self.zero.load(shares, state["step"])
         else:
             self._load_state(state["learned"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -230,6 +232,7 @@ class Training(ABC):
                     "loss": self._loss,
                     "processes": self.accelerator.num_processes,
                     "zero_stage": self._stage(),
+                    "zero_sums": share_sums(shares, step) if self.zero else {},
                     "learned": learned,
                     "optimizer": None if self.zero else self.optimizer.state_dict(),
                     "schedule": self.schedule.state_dict(),

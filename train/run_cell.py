@@ -21,11 +21,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from data.files import read_json, sha256_file
+from data.files import sha256_file
 from data.folders import anchor_file
 from data.inputs import Inputs
 from data.published_anchors import published_anchor
-from data.run_record import differing_keys, provenance, read_identity, write_record
+from data.run_record import differing_keys, provenance, read_identity, read_record, write_record
 from data.samples import Sample
 from model.language_model.anchor_lm import AnchorLM
 from model.moe.anchor_files import load_anchor, save_anchor, save_published_anchor
@@ -236,7 +236,7 @@ def _finished(cell: Cell, identity: dict[str, Any]) -> bool:
         return False
     if differences := differing_keys(found, identity):
         raise ValueError(changed_message(cell.expert, differences))
-    for name, digest in read_json(record_file(cell))["files"].items():
+    for name, digest in read_record(record_file(cell))["files"].items():
         path = cell.anchors / name if cell.anchors and name.startswith("anchor_") else cell.experts / name
         if not path.is_file():
             log.warning("%s is recorded as finished but missing; it is trained again", path)
@@ -314,7 +314,7 @@ def _same_training(twin: Path, training_key: str) -> dict[str, Any] | None:
     record = _record_of(twin)
     if not (record.is_file() and twin.is_file()):
         return None
-    found = read_json(record)
+    found = read_record(record)
     if found.get("training_key") != training_key or found["files"].get(twin.name) != sha256_file(twin):
         return None
     return {**found["training"], "taken_from": str(twin)}

@@ -8,13 +8,14 @@ points, saved experts) everything is whole. All calls are collective: every proc
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from data.files import sha256_file
 from model.moe.experts import ExpertBank
 
 
@@ -102,6 +103,24 @@ class ZeroEngine:
             module._parameters = dict(module._parameters)  # the engine's own kind of dictionary goes
             for left in ("_original_parameters", "_external_params", "ds_external_parameters"):
                 module.__dict__.pop(left, None)
+
+
+def share_sums(folder: Path, step: int) -> dict[str, str]:
+    """SHA-256 of all files of the state after `step`, by their path in its folder; DeepSpeed keeps none."""
+    top = folder / _tag(step)
+    files = [path for path in sorted(top.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(top)): sha256_file(path) for path in files}
+
+
+def require_shares(folder: Path, step: int, sums: Mapping[str, str]) -> None:
+    """Raise ValueError naming the first file of the state after `step` that is not as `share_sums` said."""
+    for name, digest in sums.items():
+        path = folder / _tag(step) / name
+        if not path.is_file() or sha256_file(path) != digest:
+            fault = "a byte of it has changed" if path.is_file() else "no such file"
+            raise ValueError(
+                f"{path}: damaged checkpoint ({fault}); delete {folder.parent} to train this task anew"
+            )
 
 
 def forget_other_steps(folder: Path, step: int) -> None:

@@ -14,8 +14,9 @@ from data.benchmark import Task
 from data.doctor.findings import Level, Section
 from data.doctor.hashes import Reference
 from data.expert_map import read_expert_map
-from data.files import read_json, sha256_file
+from data.files import sha256_file
 from data.folders import StudyFolders, stored_anchor, stored_expert
+from data.run_record import read_record
 from data.text_features import may_be_kind
 from model.file_faults import is_partial
 from model.language_model.backbone import Backbone
@@ -249,7 +250,7 @@ def _recorded(section: Section, experts: Path, anchors: Path, tasks: Sequence[Ta
     files = {task.id: task.train for task in tasks if task.train is not None and task.train.is_file()}
     for record in sorted(experts.glob("expert_*_*.run.json")):
         try:
-            content = read_json(record)
+            content = read_record(record)
             for name, digest in content["files"].items():
                 path = (anchors if name.startswith("anchor_") else experts) / name
                 known[path] = Reference(digest, "run record")

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.encoders.vision import OPEN_CLIP, quiet_loading
-from model.tensor_files import digest_tensors, read_json
+from model.encoders.vision import OPEN_CLIP, check_open_clip, quiet_loading
+from model.tensor_files import check_model_folder, digest_tensors, read_json
 
 TOKENIZERS = (
     "tokenizer.json",
@@ -104,6 +104,7 @@ def _load(folder: Path, name: str, unused: tuple[str, ...]) -> tuple[Any, Any]:
 
     if not any((folder / file).is_file() for file in TOKENIZERS):  # transformers would make an empty one
         raise ValueError(f"{folder}: no tokenizer there, expected one of {', '.join(TOKENIZERS)}")
+    check_model_folder(folder)
     try:
         with quiet_loading():
             model, info = getattr(transformers, name).from_pretrained(
@@ -138,6 +139,7 @@ def _open_clip_text(name: str, device: str | torch.device) -> TextEncoder:
     if not name.startswith(("local-dir:", "hf-hub:")):
         name, _, weights = name.partition(":")
     try:
+        check_open_clip(name, weights)
         model = open_clip.create_model(name, pretrained=weights, require_pretrained=True, weights_only=True)
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:

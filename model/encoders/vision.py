@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from model.encoders.images import ImageSpec, pixels
-from model.tensor_files import read_json
+from model.tensor_files import check_model_folder, check_torch_file, read_json
 
 logger = logging.getLogger(__name__)
 OPEN_CLIP = "open_clip:"
@@ -121,6 +121,7 @@ def _load_transformers(folder: Path, select_layer: int) -> VisionTower:
 
     name, class_tokens = _family(folder)
     spec = ImageSpec.from_hf(read_json(folder / "preprocessor_config.json"))
+    check_model_folder(folder)
     try:
         with quiet_loading():
             model, info = getattr(transformers, name).from_pretrained(
@@ -177,6 +178,7 @@ def _load_open_clip(name: str, select_layer: int) -> VisionTower:
             tags = open_clip.list_pretrained_tags_by_model(name)
             raise ValueError(f"open_clip:{name}: name weights too, open_clip:{name}:FILE or a tag of {tags}")
     try:
+        check_open_clip(name, weights)
         clip = open_clip.create_model(name, pretrained=weights, require_pretrained=True, weights_only=True)
     except Exception as error:
         raise ValueError(f"open_clip:{name}: cannot be loaded from {weights or name}: {error}") from error
@@ -192,6 +194,24 @@ def _load_open_clip(name: str, select_layer: int) -> VisionTower:
     blocks = _open_clip_blocks(clip.visual)
     _check_layer(select_layer, blocks, f"open_clip:{name}")
     return VisionTower(clip.visual, spec, select_layer, open_clip_layer=blocks + select_layer)
+
+
+def check_open_clip(name: str, weights: str | None) -> None:
+    """`check_torch_file` for the file that open_clip is about to read; what has to be downloaded for that is
+    downloaded here."""
+    from open_clip import download_pretrained, factory, get_pretrained_cfg
+
+    kind, place = factory.parse_model_name(name)
+    if kind == "local-dir":
+        path = factory._find_checkpoint_in_dir(Path(place))  # which one of several is open_clip's choice
+    elif kind == "hf-hub":
+        path = factory.download_pretrained_from_hf(place)
+    elif tag := get_pretrained_cfg(place.replace("/", "-"), weights):
+        path = download_pretrained(tag)
+    else:
+        path = weights
+    if path and Path(path).suffix not in (".safetensors", ".npz", ".npy"):
+        check_torch_file(path)
 
 
 def _open_clip_blocks(visual: Any) -> int:

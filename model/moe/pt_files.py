@@ -36,8 +36,7 @@ def load_pt(path: Path, *, mmap: bool = False, values: bool = True) -> Any:
         pickle.UnpicklingError: the file carries anything but tensors and plain values.
         Exception: of any other kind, since damage comes up anywhere in torch; ValueError for a checksum.
     """
-    with path.open("rb") as file:
-        archive = file.read(4) == LOCAL_MAGIC  # what torch goes by
+    archive = is_archive(path)
     if archive:
         check_archive(path, values=values)
     with warnings.catch_warnings():
@@ -45,6 +44,12 @@ def load_pt(path: Path, *, mmap: bool = False, values: bool = True) -> Any:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and archive)
     _check_tensors(content, depth=3)
     return content
+
+
+def is_archive(path: Path) -> bool:
+    """Whether torch takes a file for an archive, which has checksums; without a look at its end."""
+    with path.open("rb") as file:
+        return file.read(len(LOCAL_MAGIC)) == LOCAL_MAGIC  # what torch goes by
 
 
 def check_archive(path: Path, *, values: bool = True) -> None:

@@ -15,15 +15,25 @@ from torch import Tensor
 
 from data.feature_files import FeatureFiles
 from data.files import read_json, require_unchanged
+from data.media_index import MediaIndex
+from data.run_record import read_record
 from evaluation.answer_book import AnswerBook
+from model.encoders.beats import load_beats
+from model.encoders.vision import VisionTower
+from model.language_model.backbone import AUDIO, BASE, VISION
 from model.language_model.prefix_files import read_prefix, write_prefix
 from model.moe.anchor_files import load_anchor, stats_path
 from model.moe.expert_files import inspect_expert, read_expert
+from model.moe.expert_pack import PACK, packed_experts
 from model.moe.files import read_tensor_file, write_tensor_file
+from model.tensor_files import read_weights
 from tests.faults.jobs import Study
 from tests.faults.tally import Tally
+from tests.flipping import as_torch
+from tests.recipe.studies import ROOT
 from train.checkpoints import CheckpointFolder
 
+TINY = ROOT / "checkpoints" / "tiny"
 Reader = Callable[[Path], Any]
 
 
@@ -117,7 +127,57 @@ def kinds(folder: Path, study: Study) -> list[Kind]:
         Kind("answers", reports / "answers.jsonl", _answers(reports / "answers.jsonl")),
         Kind("results", next(reports.glob("*_results.json")), _report),
         Kind("summary", reports / "summary.json", _report),
+        *_backbone_kinds(folder),
+        _pack(Path(shutil.copytree(study.output / "experts", folder / "packed"))),
+        _run_record(Path(shutil.copy(experts / "expert_task_0.run.json", folder))),
+        _media_index(Path(shutil.copy(study.store / "media_index.jsonl", folder))),
     ]
+
+
+def _backbone_kinds(folder: Path) -> list[Kind]:
+    """The backbone's weights as torch files."""
+    base, vision = (shutil.copytree(TINY / name, folder / name) for name in (BASE, VISION))
+    audio = Path(shutil.copy(TINY / AUDIO, folder))
+    return [
+        Kind("CLIP .bin", as_torch(vision)[0], lambda _: dict(VisionTower.load(vision).state_dict())),
+        Kind("base .bin", next(base.glob("*.bin")), lambda _: read_weights(base)),
+        Kind("BEATs", audio, lambda path: dict(load_beats(path).state_dict())),
+    ]
+
+
+def _pack(folder: Path) -> Kind:
+    """A pack in which anything is damaged is made anew, or its expert file is read."""
+    expert = folder / "expert_task_0.pt"
+
+    def read(_: Path) -> Any:
+        held = packed_experts([expert])[expert]
+        return {name: held.get(name).clone() for name in held.layout.places}
+
+    read(expert)
+    return Kind(PACK, folder / PACK, read)
+
+
+def _run_record(path: Path) -> Kind:
+    wanted = read_record(path)
+    return Kind("run record", path, lambda _: {key: read_record(path).get(key) for key in wanted})
+
+
+def _media_index(path: Path) -> Kind:
+    """What a damaged line said counts as unknown."""
+    wanted = _facts(path)
+
+    def read(_: Path) -> Any:
+        found = _facts(path)
+        if found < wanted:
+            raise ValueError(f"{path.name}: {len(wanted) - len(found)} facts are unknown")
+        return found
+
+    return Kind("media index", path, read)
+
+
+def _facts(path: Path) -> set[tuple[Any, ...]]:
+    found = MediaIndex(path)._facts
+    return {(*key, name, value) for key, facts in found.items() for name, value in facts.items()}
 
 
 def _expert(path: Path) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from model.language_model.anchor_lm import AnchorLM
 from model.moe.experts import ExpertBank
 from tests.unit.train.small_training import CONFIG, small_model, training
 from train.config import TrainConfig
+from train.loop import Training
 from train.workshop import make_accelerator
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -72,10 +73,33 @@ def learn(folder: Path, settings: TrainConfig, accelerator: Accelerator, model: 
                 accelerator=accelerator,
             )
             made.steps = stop or made.steps
+            if stop is None and made.zero:
+                refuse_damaged_shares(made, accelerator)
             made.run()
             if stop is None and accelerator.is_main_process:
                 torch.save(bank.state(task_id), folder / f"expert_{task_id}.pt")
             bank.remove(task_id)
+
+
+def refuse_damaged_shares(made: Training, accelerator: Accelerator) -> None:
+    """A changed byte in any process's share of the checkpoint is found by every process."""
+    shares = sorted((made.checkpoint.folder / "deepspeed").rglob("*.pt"))
+    assert len(shares) >= accelerator.num_processes
+    good = shares[-1].read_bytes()
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shares[-1].write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    accelerator.wait_for_everyone()
+    try:
+        made._resume()
+    except ValueError as error:
+        assert str(shares[-1]) in str(error) and "damaged checkpoint" in str(error)
+    else:
+        raise AssertionError(f"{shares[-1]}: used in silence")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shares[-1].write_bytes(good)
+    accelerator.wait_for_everyone()
 
 
 def main(root: Path) -> None:

@@ -46,6 +46,18 @@ def test_a_folder_without_it(tmp_path: Path) -> None:
     assert read_expert_map(tmp_path) == {} and read_expert_map(tmp_path / "missing") == {}
 
 
+def test_a_changed_task_is_not_believed(folder: Path) -> None:
+    file, wanted = folder / MAP, read_expert_map(folder)
+    good = file.read_text()
+    file.write_text(good.replace('"2"', '"3"'))
+    with pytest.raises(ValueError, match=r"experts\.json: damaged \(the checksum does not fit"):
+        read_expert_map(folder)
+    content = json.loads(good)
+    del content["crc"]  # as earlier versions wrote it
+    file.write_text(json.dumps(content))
+    assert read_expert_map(folder) == wanted
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

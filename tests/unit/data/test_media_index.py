@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from data.media_index import MediaIndex
+from data.media_index import KEY, MediaIndex
 
 
 @pytest.fixture
@@ -74,6 +75,45 @@ def test_torn_lines_spoil_nothing_else(tmp_path: Path, medium: Path) -> None:
         assert MediaIndex(path).is_checked(medium, "sound")
     path.write_bytes(b'\x00\xff\n[]\n3\n{"path": 1}\n' + whole)
     assert hash_without_reading(MediaIndex(path), medium) == sha(b"first")
+
+
+def test_a_damaged_line_is_left_out(tmp_path: Path, medium: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "i.jsonl"
+    MediaIndex(path).content_hash(medium)
+    good = path.read_bytes()
+    for place in range(len(good)):
+        for bit in range(8):
+            flipped = bytearray(good)
+            flipped[place] ^= 1 << bit
+            path.write_bytes(flipped)
+            assert all(facts == {"sha256": sha(b"first")} for facts in MediaIndex(path)._facts.values()), (
+                place
+            )
+    path.write_bytes(good.replace(sha(b"first").encode(), sha(b"other").encode()))
+    caplog.clear()
+    assert MediaIndex(path).content_hash(medium) == sha(b"first")
+    assert "i.jsonl: 1 of 1 lines are torn or damaged" in caplog.text
+    caplog.clear()
+    assert hash_without_reading(MediaIndex(path), medium) == sha(b"first")  # written anew behind it
+
+
+def test_lines_without_a_checksum_are_not_believed(
+    tmp_path: Path, medium: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "i.jsonl"
+    index = MediaIndex(path)
+    key = dict(zip(KEY, index._key(medium), strict=True))
+    path.write_text("\n" + json.dumps(key | {"sha256": sha(b"other"), "sound": True}) + "\n")
+    assert MediaIndex(path).content_hash(medium) == sha(b"first")
+    assert not MediaIndex(path).is_checked(medium, "sound")
+    assert not caplog.text
+
+
+def test_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
+    medium = tmp_path / os.fsdecode(b"m\xff.bin")
+    medium.write_bytes(b"first")
+    MediaIndex(tmp_path / "i.jsonl").content_hash(medium)
+    assert hash_without_reading(MediaIndex(tmp_path / "i.jsonl"), medium) == sha(b"first")
 
 
 def test_several_writers(tmp_path: Path) -> None:

@@ -8,7 +8,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model.tensor_files import digest_tensors, read_json, read_plain, read_tensors, read_weights
+from model.tensor_files import (
+    check_model_folder,
+    digest_tensors,
+    read_json,
+    read_plain,
+    read_tensors,
+    read_weights,
+)
+from tests.flipping import flip_exponent
 
 
 class Payload:
@@ -55,6 +63,20 @@ def test_folders_single_and_sharded(tmp_path: Path, tensors: dict[str, torch.Ten
         read_weights(sharded)
     with pytest.raises(ValueError, match="no weights found"):
         read_weights(tmp_path / "nowhere")
+
+
+def test_only_the_torch_files_that_are_read_are_checked(
+    tmp_path: Path, tensors: dict[str, torch.Tensor]
+) -> None:
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    check_model_folder(tmp_path)
+    flip_exponent(tmp_path / "pytorch_model.bin", tensors["a"])
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin: .*checksum of record"):
+        check_model_folder(tmp_path)
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin: .*checksum of record"):
+        read_weights(tmp_path)
+    save_file(tensors, tmp_path / "model.safetensors")
+    check_model_folder(tmp_path)  # the other file is not read
 
 
 def test_unusable_files_are_refused_by_name(

@@ -1,6 +1,7 @@
 """Text encoders for routing: the text half of CLIP and encoder folders, small and random."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import open_clip
@@ -12,7 +13,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from model.encoders.text import load_clip_text, load_encoder_folder
+from model.encoders.text import TextEncoder, load_clip_text, load_encoder_folder
+from tests.flipping import as_torch, flip_exponent
 
 WORDS = ["<pad>", "<s>", "</s>", "what", "makes", "the", "sound", "where", "is", "it"]
 TEXT = {
@@ -116,6 +118,20 @@ def test_what_has_no_text_encoder_raises(bert: Path, clip: Path, repo_root: Path
         load_encoder_folder(bert)
 
 
+@pytest.mark.parametrize("load", [load_encoder_folder, load_clip_text])
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_flipped_bit_in_a_torch_file_is_refused(
+    request: pytest.FixtureRequest, load: Callable[[Path], TextEncoder], shards: bool
+) -> None:
+    folder = request.getfixturevalue("clip" if load is load_clip_text else "bert")
+    wanted = load(folder).fingerprint
+    file, values = as_torch(folder, shards=shards)
+    assert load(folder).fingerprint == wanted
+    flip_exponent(file, values)
+    with pytest.raises(ValueError, match=rf"{file}: .*checksum of record"):
+        load(folder)
+
+
 def test_the_text_half_of_an_open_clip_model(tmp_path: Path) -> None:
     sizes = {"width": 16, "layers": 1}
     config = {
@@ -134,3 +150,6 @@ def test_the_text_half_of_an_open_clip_model(tmp_path: Path) -> None:
         torch.testing.assert_close(encoder.encode("what makes the sound"), model.encode_text(tokens)[0])
     with pytest.raises(ValueError, match="no readable model with tokenizer"):
         load_clip_text("open_clip:no-such-model:nowhere")
+    flip_exponent(tmp_path / "weights.bin", model.transformer.resblocks[0].mlp.c_fc.weight.detach())
+    with pytest.raises(ValueError, match=r"weights\.bin: .*checksum of record"):
+        load_clip_text(f"open_clip:small-text-test:{tmp_path / 'weights.bin'}")

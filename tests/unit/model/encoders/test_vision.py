@@ -1,12 +1,14 @@
 """Image preprocessing and vision towers from transformers and open_clip."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import torch
+from open_clip.pretrained import _PRETRAINED
 from PIL import Image
 from transformers import (
     CLIPConfig,
@@ -25,6 +27,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from model.encoders.images import ImageSpec, pixels
 from model.encoders.vision import VisionTower
+from tests.flipping import as_torch, flip_exponent
 
 PREPROCESSOR = {
     "crop_size": {"height": 32, "width": 32},
@@ -144,6 +147,26 @@ def test_unusable_folders_are_refused_by_name(folder: Path) -> None:
         VisionTower.load(folder)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_flipped_bit_in_a_torch_file_is_refused(folder: Path, shards: bool) -> None:
+    x = torch.randn(1, 3, 32, 32)
+    wanted = VisionTower.load(folder)(x)
+    file, values = as_torch(folder, shards=shards)
+    assert torch.equal(VisionTower.load(folder)(x), wanted)
+    flip_exponent(file, values)
+    with pytest.raises(ValueError, match=rf"{file}: .*checksum of record"):
+        VisionTower.load(folder)
+
+
+@torch.no_grad()
+def test_torch_files_without_checksums_load_as_before(folder: Path) -> None:
+    x = torch.randn(1, 3, 32, 32)
+    wanted = VisionTower.load(folder)(x)
+    as_torch(folder, archive=False)
+    assert torch.equal(VisionTower.load(folder)(x), wanted)
+
+
 @pytest.fixture(scope="module")
 def siglip() -> SiglipModel:
     torch.manual_seed(0)
@@ -218,6 +241,32 @@ def test_open_clip_features_are_those_of_the_block(open_clip_files: Path, form: 
     visual(x)
     torch.testing.assert_close(tower(x), seen[0][:, 1:], atol=1e-5, rtol=1e-5)
     assert (tower.patches, tower.width, tower.image_size) == (16, 16, (32, 32))
+
+
+@pytest.mark.parametrize("form", ["small-test-vit:{}", "local-dir:{}"])
+def test_open_clip_with_a_flipped_bit_is_refused(open_clip_files: Path, tmp_path: Path, form: str) -> None:
+    shutil.copytree(open_clip_files, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "open_clip_pytorch_model.bin"
+    given = "open_clip:" + form.format(file if "vit" in form else tmp_path)
+    weights = torch.load(file)
+    torch.save(weights, file, _use_new_zipfile_serialization=False)
+    VisionTower.load(given)  # without checksums
+    torch.save(weights, file)
+    VisionTower.load(given)
+    flip_exponent(file, weights["visual.transformer.resblocks.0.mlp.c_fc.weight"])
+    with pytest.raises(ValueError, match=rf"{file}: .*checksum of record"):
+        VisionTower.load(given)
+
+
+def test_open_clip_tags_are_looked_at_where_they_were_downloaded_to(
+    open_clip_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(shutil.copy(open_clip_files / "open_clip_pytorch_model.bin", tmp_path / "tagged.bin"))
+    monkeypatch.setitem(_PRETRAINED, "small-test-vit", {"some": {"file": str(file)}})
+    VisionTower.load("open_clip:small-test-vit:some")
+    flip_exponent(file, torch.load(file)["visual.transformer.resblocks.0.mlp.c_fc.weight"])
+    with pytest.raises(ValueError, match=rf"{file}: .*checksum of record"):
+        VisionTower.load("open_clip:small-test-vit:some")
 
 
 def test_open_clip_preprocessing_is_its_own(open_clip_files: Path) -> None:
