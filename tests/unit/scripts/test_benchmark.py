@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.benchmark import curves, full_size, main, mid, timing, training
+from scripts.benchmark import (
+    curves,
+    evaluation,
+    full_size,
+    main,
+    mid,
+    timing,
+    training,
+)
 
 SMALL_LLM = {
     "vocab_size": 1024,
@@ -61,14 +69,42 @@ def test_training_reports_every_ratio(capsys: pytest.CaptureFixture[str]) -> Non
     assert "published recipe" in capsys.readouterr().out
 
 
+@pytest.fixture
+def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours in fp32, so that answers are those of the reference on every machine."""
+    monkeypatch.setattr(evaluation, "count_cores", lambda: 2)
+    for module in (timing, evaluation):
+        monkeypatch.setattr(module, "working_dtype", lambda: torch.float32)
+
+
+@pytest.mark.usefixtures("two_processes")
 def test_evaluation_gives_the_answers_of_batch_1(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     flags = ["--quick", "--only", "evaluation", "--json", str(out)]
     arguments: argparse.Namespace = main.make_parser().parse_args(flags)
     main.main(arguments)
     report = json.loads(out.read_text())
-    assert report["ratios"]["eval.differing_answers"] == 0 and report["ratios"]["eval.answers"] == 8
+    assert report["ratios"]["eval.differing_answers.all"] == 0 and report["ratios"]["eval.answers"] == 8
+    assert report["ratios"]["eval.differing_answers.text"] == 0
     assert report["machine"]["peak_gflops_fp32"] > 0 and report["machine"]["torch"]
+
+
+@pytest.mark.usefixtures("two_processes")
+def test_the_answers_that_were_timed_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, scopes = evaluation.answer_alone, []
+
+    def spy(side: timing.Side, sample: object, expert: int) -> object:
+        scopes.append((side.bank.config.tokens, expert, next(side.model.parameters()).dtype))
+        return alone(side, sample, expert)
+
+    monkeypatch.setattr(evaluation, "our_seconds", lambda *_: (1.0, [[-1] * evaluation.ANSWER] * 16))
+    monkeypatch.setattr(evaluation, "answer_alone", spy)
+    monkeypatch.setattr(evaluation, "MARGIN", 0.0)  # every step is decided
+    found = evaluation.run(quick=True)
+    assert found["eval.differing_answers.all"] == found["eval.differing_answers.text"] == 8
+    assert scopes == [
+        (tokens, e, torch.float32) for tokens in ("all", "text") for e in (0, 0, 1, 1, 2, 2, 3, 3)
+    ]
 
 
 def test_full_size_measures_every_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
