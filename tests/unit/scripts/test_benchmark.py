@@ -69,6 +69,18 @@ def test_training_reports_every_ratio(capsys: pytest.CaptureFixture[str]) -> Non
     assert "published recipe" in capsys.readouterr().out
 
 
+def test_a_job_computes_every_prefix_in_its_first_epoch() -> None:
+    published = training.Cost(encoding=3.0, language=4.0, first=4.0)
+    ours = {
+        "all": training.Cost(encoding=1.0, language=2.0, first=2.0, kept=8),
+        "text": training.Cost(encoding=1.0, language=0.25, first=1.0, kept=2),
+        "answer": training.Cost(encoding=1.0, language=0.5, first=2.0),
+    }
+    found = training.ratios(published, ours)
+    assert [found[f"train.job.{tokens}"] for tokens in ours] == [50 / 11, 50 / 3, 50 / 5]
+    assert found["train.language.answer.prefix_recomputed"] == 2 and found["train.memory.text"] == 0.25
+
+
 @pytest.fixture
 def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours in fp32, so that answers are those of the reference on every machine."""
