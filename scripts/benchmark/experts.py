@@ -14,7 +14,6 @@ PEFT: https://github.com/huggingface/peft (`load_adapter`, and `generate` with `
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import warnings
@@ -24,7 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from time import process_time, sleep
+from time import process_time
 
 if not __package__:  # run as a file: put the repository's root on the path in place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[2])
@@ -37,13 +36,13 @@ from model.language_model import block_attention
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.splice import VIDEO_ID, PromptBatch
 from model.moe.anchors import Anchor
-from model.moe.expert_files import ExpertHeader, write_expert
+from model.moe.expert_files import ExpertHeader
 from model.moe.expert_pack import PackedExpert, packed_experts
 from model.moe.experts import ExpertBank, ExpertConfig
-from model.moe.pack_files import YOUNG
 from model.moe.peft_adapters import write_adapter
 from model.moe.routing import Router, RouterConfig, RoutingFeatures
-from scripts.benchmark.timing import working_dtype
+from scripts.benchmark.thousand import BASE, make_experts, thousand
+from scripts.benchmark.timing import medians, working_dtype
 
 VOCABULARY, WIDTH = 49152, 576
 ROWS = 8  # of a mixed batch
@@ -80,12 +79,13 @@ def parts(quick: bool) -> Iterator[dict[str, float]]:
     llm = mid_llm()
     yield routing(llm, sizes)
     with tempfile.TemporaryDirectory() as folder:
-        yield thousand(llm, Path(folder) / "thousand", sizes)
-        held = make_experts(llm, Path(folder) / "experts", HELD, CONFIG)
+        config = replace(CONFIG, rank=sizes.rank)
+        yield thousand(llm, Path(folder) / "thousand", config, sizes.rounds)
+        held = packed_experts(make_experts(llm, Path(folder) / "experts", range(HELD), CONFIG))
         peft, loading = load_in_peft(llm, Path(folder) / "peft", held, sizes)
         yield loading
         ours = AnchorLM(deepcopy(llm))
-        ours.bank = ExpertBank(ours.llm, CONFIG, "benchmark")
+        ours.bank = ExpertBank(ours.llm, CONFIG, BASE)
         experts = list(held.values())
         ours.bank.add_packed({task: experts[task % HELD] for task in range(1000)}, own_ids=False)
         yield mixed_batches(AnchorLM(llm), ours, peft, sizes)
@@ -106,56 +106,6 @@ def mid_llm() -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval().to(working_dtype())
 
 
-def medians(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of every side, after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds + 1):
-        for name, side in sides.items():
-            start = process_time()
-            side()
-            seconds[name].append(process_time() - start)
-    return {name: median(found[1:]) for name, found in seconds.items()}
-
-
-def make_experts(
-    llm: LlamaForCausalLM, folder: Path, count: int, config: ExpertConfig
-) -> dict[Path, PackedExpert]:
-    """Random experts in files and in their pack."""
-    bank = ExpertBank(llm, config)
-    shapes = bank.expected_shapes()
-    bank.detach()
-    paths = [folder / f"expert_task_{task}.pt" for task in range(count)]
-    for task, path in enumerate(paths):
-        header = ExpertHeader("lora", config.rank, config.alpha, task, "benchmark")
-        write_expert(path, header, {key: 0.02 * torch.randn(shape) for key, shape in shapes.items()})
-    return packed_experts(paths)
-
-
-def thousand(llm: LlamaForCausalLM, folder: Path, sizes: Sizes) -> dict[str, float]:
-    """Opening a thousand experts, and adding one."""
-    config = replace(CONFIG, rank=sizes.rank)
-    paths = list(make_experts(llm, folder, 1000, config))
-    sleep(2 * YOUNG)  # until the times of the last files are trusted
-    packed_experts(paths)
-    bank = ExpertBank(llm, config, "benchmark")
-
-    def open_all() -> None:
-        for task in bank.task_ids:
-            bank.remove(task)
-        bank.add_packed(dict(enumerate(packed_experts(paths).values())))
-
-    before = resident()
-    seconds = medians({"open": open_all}, sizes.rounds)["open"]
-    figures = {"experts_1000_open_seconds": seconds, "experts_1000_resident_gb": resident() - before}
-    bank.detach()
-    return figures
-
-
-def resident() -> float:
-    """Memory of this process, GB."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
-
-
 def load_in_peft(
     llm: LlamaForCausalLM, folder: Path, held: Mapping[Path, PackedExpert], sizes: Sizes
 ) -> tuple[object, dict[str, float]]:
@@ -163,10 +113,10 @@ def load_in_peft(
     from peft import PeftModel  # of the benchmark only
 
     names = []
-    bank = ExpertBank(deepcopy(llm), CONFIG, "benchmark")
+    bank = ExpertBank(deepcopy(llm), CONFIG, BASE)
     bank.add_packed({task: expert for task, expert in enumerate(held.values()) if task < sizes.adapters})
     for task in bank.task_ids:
-        header = ExpertHeader("lora", CONFIG.rank, CONFIG.alpha, task, "benchmark")
+        header = ExpertHeader("lora", CONFIG.rank, CONFIG.alpha, task, BASE)
         write_adapter(folder / f"task_{task}", header, bank.state(task), "")
         names.append(f"task_{task}")
     with warnings.catch_warnings():

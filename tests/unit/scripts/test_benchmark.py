@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from model.moe import pack_files
+from model.moe.experts import ExpertConfig
 from scripts.benchmark import (
     curves,
     evaluation,
     full_size,
     main,
     mid,
+    thousand,
     timing,
     training,
 )
@@ -117,6 +121,46 @@ def test_the_answers_that_were_timed_are_compared(monkeypatch: pytest.MonkeyPatc
     assert scopes == [
         (tokens, e, torch.float32) for tokens in ("all", "text") for e in (0, 0, 1, 1, 2, 2, 3, 3)
     ]
+
+
+def small_llama() -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture
+def three_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thousand, "COUNT", 3)
+    for module in (thousand, pack_files):
+        monkeypatch.setattr(module, "YOUNG", 0.0)
+
+
+@pytest.mark.usefixtures("three_experts")
+def test_one_expert_more_leaves_the_others_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thousand, "resident_when_opened", lambda *_: 0.0)
+    found = thousand.thousand(small_llama(), tmp_path, ExpertConfig(rank=2, alpha=4.0), rounds=1)
+    assert found["experts_1000_rows_changed_by_adding"] == 0 and found["experts_1000_add_one_seconds"] > 0
+    pack = tmp_path / "experts.pack"
+    before, content = thousand.checksums_of_rows(pack), bytearray(pack.read_bytes())
+    content[-1] ^= 1
+    pack.write_bytes(content)
+    after = thousand.checksums_of_rows(pack)
+    assert len(before) == 4 and before[:3] == after[:3] and before[3] != after[3]
+
+
+@pytest.mark.usefixtures("three_experts")
+def test_memory_of_opening_is_that_of_a_new_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm, config = small_llama(), ExpertConfig(rank=2, alpha=4.0)
+    paths = thousand.make_experts(llm, tmp_path, range(3), config)
+    monkeypatch.setattr(thousand, "resident", lambda: pytest.fail("asked in this process"))
+    assert 0 <= thousand.resident_when_opened(llm.config, paths, config) < 0.1
 
 
 def test_full_size_measures_every_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
