@@ -35,19 +35,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from model.language_model import block_attention
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.splice import VIDEO_ID, PromptBatch
-from model.moe.anchors import Anchor
 from model.moe.expert_files import ExpertHeader
 from model.moe.expert_pack import PackedExpert, packed_experts
 from model.moe.experts import ExpertBank, ExpertConfig
 from model.moe.peft_adapters import write_adapter
-from model.moe.routing import Router, RouterConfig, RoutingFeatures
+from scripts.benchmark.many_anchors import routing
 from scripts.benchmark.thousand import BASE, make_experts, thousand
 from scripts.benchmark.timing import medians, working_dtype
 
 VOCABULARY, WIDTH = 49152, 576
 ROWS = 8  # of a mixed batch
 HELD = 64  # experts
-ANCHORS = 10_000
 NO_END = VOCABULARY  # no token ends an answer: all sides produce equally many
 CONFIG = ExpertConfig(rank=16, alpha=32.0)
 
@@ -77,7 +75,7 @@ def parts(quick: bool) -> Iterator[dict[str, float]]:
     sizes = QUICK if quick else Sizes()
     torch.manual_seed(0)
     llm = mid_llm()
-    yield routing(llm, sizes)
+    yield routing(llm, WIDTH, sizes.rounds)
     with tempfile.TemporaryDirectory() as folder:
         config = replace(CONFIG, rank=sizes.rank)
         yield thousand(llm, Path(folder) / "thousand", config, sizes.rounds)
@@ -215,37 +213,6 @@ def best_settings(ours: AnchorLM, peft: object, sizes: Sizes) -> dict[str, float
         figures[f"mixed_batch_best_settings_{name}_speedup"] = best[0] / best[1]
     ours.llm.set_attn_implementation(usual)
     return figures
-
-
-def routing(llm: LlamaForCausalLM, sizes: Sizes) -> dict[str, float]:
-    """A sample routed among ten thousand anchors, alone and in a batch, against one prefill of 660 tokens."""
-    modalities = ("text", "video", "audio")
-    drawn = {name: torch.randn(ANCHORS, WIDTH, dtype=torch.float64) for name in modalities}
-    anchors = [
-        Anchor(task, None, {name: drawn[name][task] for name in modalities}) for task in range(ANCHORS)
-    ]
-    router = Router(anchors, RouterConfig("cosine", "raw", "equal"))
-
-    def features(rows: int) -> RoutingFeatures:
-        values = {name: torch.randn(rows, WIDTH) for name in modalities}
-        return RoutingFeatures(values, {name: torch.ones(rows, dtype=torch.bool) for name in modalities})
-
-    one, many = features(1), features(2 * ROWS)
-    prompt = torch.randn(1, 660, WIDTH, dtype=working_dtype())
-    seconds = medians(
-        {
-            "prefill": lambda: llm.base_model(inputs_embeds=prompt, use_cache=True),
-            "one": lambda: router.route(one),
-            "many": lambda: router.route(many),
-            "scores": lambda: router.route(one).scores,
-        },
-        sizes.rounds,
-    )
-    return {
-        "routing_10000_one_sample_over_prefill": seconds["one"] / seconds["prefill"],
-        "routing_10000_batch_of_16_per_sample_over_prefill": seconds["many"] / 16 / seconds["prefill"],
-        "routing_10000_one_sample_and_all_scores_over_prefill": seconds["scores"] / seconds["prefill"],
-    }
 
 
 def main() -> None:

@@ -11,11 +11,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from model.moe import pack_files
 from model.moe.experts import ExpertConfig
+from model.moe.routing import RouterConfig
 from scripts.benchmark import (
     curves,
     evaluation,
     full_size,
     main,
+    many_anchors,
     mid,
     thousand,
     timing,
@@ -161,6 +163,22 @@ def test_memory_of_opening_is_that_of_a_new_process(tmp_path: Path, monkeypatch:
     paths = thousand.make_experts(llm, tmp_path, range(3), config)
     monkeypatch.setattr(thousand, "resident", lambda: pytest.fail("asked in this process"))
     assert 0 <= thousand.resident_when_opened(llm.config, paths, config) < 0.1
+
+
+def test_routing_is_measured_by_the_published_and_the_default_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many_anchors, "ANCHORS", 1100)
+    monkeypatch.setattr(many_anchors, "WITH_STATISTICS", ((1030, 4), (10, 16)))
+    found = many_anchors.routing(small_llama().to(timing.working_dtype()), 32, rounds=1)
+    assert all(value > 0 for value in found.values())
+    assert [name for name in found if "default" in name] == [
+        f"routing_default_{size}_{which}_over_prefill"
+        for size in ("1030_tasks_width_4", "10_tasks_width_16")
+        for which in ("one_sample", "first_of_its_task")
+    ]
+    router = many_anchors.default_router(10, 16)
+    assert router.config == RouterConfig() and not router.raw and router.new_words is not None
+    routed = router.route(many_anchors.near(router.anchors[3]))
+    assert routed.task_ids == [3] and routed.far.tolist() == [False]
 
 
 def test_full_size_measures_every_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
