@@ -3,13 +3,14 @@
     python scripts/benchmark/evaluation.py [--quick]
 
 An answer is one sample answered by one expert. Published: batch 1, fp32, towers run twice per answer. Ours:
-clips encoded once, experts mixed in a batch of 8, answers made once per sample and expert,
+clips encoded once, experts mixed in a batch of 8 (`--quick`: of 2), answers made once per sample and expert,
 one process of one thread per core as `--threads 1` has it. Seconds per answer: published `2 E + G`, ours
 `e + g` (one question per clip). A matrix of four stages asks each of the
 first k tasks after stage k: published `(1 + 2 + 3 + 4) (2 E + G)` per question of a task; ours answers each
 question once (routing sends it to the same expert at every stage) or, at worst, with each of the four: both
 are reported. `eval.towers.share_of_peak` is what the encoding of clips, decoding and storing included,
-reaches of the matrix products that the machine does at most, measured beside it.
+reaches of the matrix products that the machine does at most, measured beside it. With `--quick` no call of
+either side is made before the one that is timed.
 
 The answers that were timed, those of the experts on `all` tokens and on `text`, are compared with answers of
 batch 1 in fp32 (clips, weights, sdpa; experts on the same tokens), token by token up to the first step that
@@ -44,7 +45,7 @@ from scripts.benchmark.timing import Side, opened, parser, product_peak, seconds
 
 SCOPES = ("all", "text")
 STAGES = 4
-BATCH = 8  # rows of a process
+BATCH, QUICK_BATCH = 8, 2  # rows of a process
 COMPARED = 8  # answers of a scope, at most
 ANSWER = 5  # tokens of an answer
 MARGIN = 0.005
@@ -53,11 +54,11 @@ MARGIN = 0.005
 def run(quick: bool = False) -> dict[str, float]:
     """All ratios by name; the seconds behind them are printed."""
     jobs = count_cores()
-    repeats, warm_up = 1 if quick else 3, 1
+    repeats, warm_up = (1, 0) if quick else (3, 1)
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as place:
         paths, store = write_mid(Path(place) / "mid"), Path(place) / "store"
-        samples = write_questions(Path(place) / "clips", clips=BATCH * jobs)
+        samples = write_questions(Path(place) / "clips", clips=(QUICK_BATCH if quick else BATCH) * jobs)
         before = published_seconds(paths, samples, Path(place) / "p", repeats, warm_up)
         print(f"  published recipe {before:.2f} s per answer", flush=True)
         encoding, answered = 0.0, {}

@@ -15,6 +15,7 @@ from model.moe.routing import RouterConfig
 from scripts.benchmark import (
     curves,
     evaluation,
+    experts,
     full_size,
     main,
     many_anchors,
@@ -96,15 +97,18 @@ def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("two_processes")
-def test_evaluation_gives_the_answers_of_batch_1(tmp_path: Path) -> None:
+def test_evaluation_gives_the_answers_of_batch_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "bench.json"
     flags = ["--quick", "--only", "evaluation", "--json", str(out)]
     arguments: argparse.Namespace = main.make_parser().parse_args(flags)
     main.main(arguments)
     report = json.loads(out.read_text())
-    assert report["ratios"]["eval.differing_answers.all"] == 0 and report["ratios"]["eval.answers"] == 8
+    assert report["ratios"]["eval.differing_answers.all"] == 0 and report["ratios"]["eval.answers"] == 4
     assert report["ratios"]["eval.differing_answers.text"] == 0
     assert report["machine"]["peak_gflops_fp32"] > 0 and report["machine"]["torch"]
+    assert report["machine"]["cores"] >= 1 and report["machine"]["memory_gb"] > 0
+    assert report["total_seconds"] >= report["seconds"]["evaluation"] > 0
+    assert f"total: {report['total_seconds']} s" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("two_processes")
@@ -115,14 +119,12 @@ def test_the_answers_that_were_timed_are_compared(monkeypatch: pytest.MonkeyPatc
         scopes.append((side.bank.config.tokens, expert, next(side.model.parameters()).dtype))
         return alone(side, sample, expert)
 
-    monkeypatch.setattr(evaluation, "our_seconds", lambda *_: (1.0, [[-1] * evaluation.ANSWER] * 16))
+    monkeypatch.setattr(evaluation, "our_seconds", lambda *_: (1.0, [[-1] * evaluation.ANSWER] * 4))
     monkeypatch.setattr(evaluation, "answer_alone", spy)
     monkeypatch.setattr(evaluation, "MARGIN", 0.0)  # every step is decided
     found = evaluation.run(quick=True)
-    assert found["eval.differing_answers.all"] == found["eval.differing_answers.text"] == 8
-    assert scopes == [
-        (tokens, e, torch.float32) for tokens in ("all", "text") for e in (0, 0, 1, 1, 2, 2, 3, 3)
-    ]
+    assert found["eval.differing_answers.all"] == found["eval.differing_answers.text"] == 4
+    assert scopes == [(tokens, e, torch.float32) for tokens in ("all", "text") for e in (0, 0, 1, 1)]
 
 
 def small_llama() -> LlamaForCausalLM:
@@ -179,6 +181,19 @@ def test_routing_is_measured_by_the_published_and_the_default_rule(monkeypatch: 
     assert router.config == RouterConfig() and not router.raw and router.new_words is not None
     routed = router.route(many_anchors.near(router.anchors[3]))
     assert routed.task_ids == [3] and routed.far.tolist() == [False]
+
+
+def test_experts_report_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("peft")
+    sizes = experts.Sizes(prompt=32, answer=2, rounds=1, mixed_rounds=1, adapters=experts.ROWS, rank=1)
+    monkeypatch.setattr(experts, "QUICK", sizes)
+    monkeypatch.setattr(experts, "mid_llm", lambda: small_llama().to(timing.working_dtype()))
+    for name, value in (("WIDTH", 32), ("VOCABULARY", 64), ("NO_END", 64), ("HELD", 8)):
+        monkeypatch.setattr(experts, name, value)
+    monkeypatch.setattr(experts, "thousand", lambda *_: {"experts_1000_open_seconds": 1.0})
+    monkeypatch.setattr(experts, "routing", lambda *_: {"routing": 1.0})
+    found = experts.run(quick=True)
+    assert len(found) == 10 and all(value > 0 for value in found.values())
 
 
 def test_full_size_measures_every_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
