@@ -13,6 +13,7 @@ from model.moe import pack_files
 from model.moe.experts import ExpertConfig
 from model.moe.routing import RouterConfig
 from scripts.benchmark import (
+    breakdown,
     curves,
     evaluation,
     experts,
@@ -223,6 +224,35 @@ def test_curves_have_a_point_for_every_size(
     held = [point["mebibytes"] for point in found["tasks"]]
     assert held[1] == 2 * held[0]
     assert picture.stat().st_size > 1000
+
+
+def test_time_is_split_by_operation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "parts.json"
+    breakdown.main(breakdown.make_parser().parse_args(["--repeats", "1", "--json", str(out)]))
+    parts = json.loads(out.read_text())["parts"]
+    assert list(parts) == ["training", "answer"]
+    for values in parts.values():
+        assert sum(values[name] for name in breakdown.NAMES) == pytest.approx(1, abs=1e-3)
+        assert all(values[name] > 0 for name in ("products", "attention", "elementwise", "copies"))
+        assert 0 < values["share_of_peak"] < values["products_share_of_peak"]
+    assert parts["training"]["optimiser"] > 0 and parts["answer"]["optimiser"] == 0
+    assert "elementwise" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("names", "part"),
+    [
+        (["aten::mm", "aten::linear", "whole"], "products"),
+        (["aten::bmm", "_BlockAttention", "whole"], "attention"),
+        (["aten::mul", "autograd::engine::evaluate_function: _BlockAttentionBackward"], "attention"),
+        (["aten::_fused_adamw_", "Optimizer.step#AdamW.step", "whole"], "optimiser"),
+        (["aten::cat", "whole"], "copies"),
+        (["aten::rsqrt", "whole"], "elementwise"),
+        (["whole"], "rest"),
+    ],
+)
+def test_an_operation_belongs_to_what_it_is_in(names: list[str], part: str) -> None:
+    assert breakdown.part_of(names) == part
 
 
 def test_what_is_counted_is_not_kept() -> None:
