@@ -19,15 +19,18 @@ import argparse
 import gc
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # run as a file: put the repository's root on the path in place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from data.command_line import main_command
@@ -79,8 +82,18 @@ def prompt_of(windows: int = 1) -> PromptTokens:
     return PromptTokens(before=BEFORE + VIDEO + AUDIO * windows, after=QUESTION, answer=ANSWER)
 
 
-def training_point(bench: Bench, x: float, config: ExpertConfig, rows: int, windows: int = 1) -> Point:
-    """Seconds of a training step and bytes kept for backward, per sample."""
+@dataclass(frozen=True)
+class Lesson:
+    """A training step of new experts."""
+
+    bank: ExpertBank
+    forward: Callable[[], Tensor]
+    step: Callable[[], None]
+    frozen: set[int]  # addresses of parameters
+
+
+def lesson(bench: Bench, config: ExpertConfig, rows: int, windows: int = 1) -> Lesson:
+    """A step on random prompts; detach its bank afterwards."""
     bank = ExpertBank(bench.llm, config)
     bank.add(0, generator=torch.Generator().manual_seed(0))
     model = AnchorLM(bench.llm, bank).train()
@@ -91,15 +104,24 @@ def training_point(bench: Bench, x: float, config: ExpertConfig, rows: int, wind
     )
     ids = [0] * rows
 
+    def forward() -> Tensor:
+        return model(batch, ids).sum  # type: ignore[no-any-return]
+
     def step() -> None:
         with bank.use(ids):
-            model(batch, ids).sum.backward()
+            forward().backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    taken = seconds(step, repeats=bench.repeats, warm_up=1) / rows
-    kept = kept_for_backward(lambda: model(batch, ids).sum, frozen) / rows
-    bank.detach()
+    return Lesson(bank, forward, step, frozen)
+
+
+def training_point(bench: Bench, x: float, config: ExpertConfig, rows: int, windows: int = 1) -> Point:
+    """Seconds of a training step and bytes kept for backward, per sample."""
+    given = lesson(bench, config, rows, windows)
+    taken = seconds(given.step, repeats=bench.repeats, warm_up=1) / rows
+    kept = kept_for_backward(given.forward, given.frozen) / rows
+    given.bank.detach()
     bench.llm.eval()
     flops = training_flops(bench.sizes.llm, config, prompt_of(windows), checkpointing=False).repeated
     return Point(x, taken, flops / taken / bench.peak, kept / 2**20)
@@ -125,23 +147,30 @@ def over_length(bench: Bench) -> Iterator[Point]:
 
 def over_tasks(bench: Bench) -> Iterator[Point]:
     """Answering a batch whose rows have different experts, as far as there are so many."""
-    batch = prompts(ANSWERED, bench.sizes.llm.width, torch.device("cpu"), 0, dtype=working_dtype())
-    prompt = sum(prompt_of().scope("all")) - ANSWER
     bank = ExpertBank(bench.llm, CONFIG)
-    model = AnchorLM(bench.llm, bank).eval()
-    no_end = bench.sizes.llm.vocabulary
-    flops = answer_flops(bench.sizes.llm, prompt, TOKENS) + lora_flops(
-        bench.sizes.llm, CONFIG, prompt + TOKENS - 1
-    )
     generator = torch.Generator().manual_seed(0)
     for count in TASKS:
         for task in range(len(bank.task_ids), count):
             bank.add(task, generator=generator)
-        ids = [row * count // ANSWERED for row in range(ANSWERED)]
-        taken = seconds(lambda ids=ids: model.generate(batch, ids, TOKENS, no_end), bench.repeats, warm_up=1)
+        taken = seconds(answering(bench, bank), bench.repeats, warm_up=1)
         held = sum(p.numel() * p.element_size() for p in bank.experts.parameters())
-        yield Point(count, taken / ANSWERED, flops * ANSWERED / taken / bench.peak, held / 2**20)
+        yield Point(count, taken / ANSWERED, answering_flops(bench) / taken / bench.peak, held / 2**20)
     bank.detach()
+
+
+def answering(bench: Bench, bank: ExpertBank) -> Callable[[], object]:
+    """Answers of a batch whose rows ask experts from first to last."""
+    batch = prompts(ANSWERED, bench.sizes.llm.width, torch.device("cpu"), 0, dtype=working_dtype())
+    ids = [row * len(bank.task_ids) // ANSWERED for row in range(ANSWERED)]
+    no_end = bench.sizes.llm.vocabulary
+    return partial(AnchorLM(bench.llm, bank).eval().generate, batch, ids, TOKENS, no_end)
+
+
+def answering_flops(bench: Bench) -> float:
+    """FLOPs of the whole batch."""
+    prompt = sum(prompt_of().scope("all")) - ANSWER
+    answer = answer_flops(bench.sizes.llm, prompt, TOKENS)
+    return ANSWERED * (answer + lora_flops(bench.sizes.llm, CONFIG, prompt + TOKENS - 1))
 
 
 def over_frames(bench: Bench) -> Iterator[Point]:
@@ -207,16 +236,21 @@ def make_parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(arguments: argparse.Namespace) -> None:
-    """Measure the curves and print them."""
-    about = machine()
+def middle(about: Mapping[str, Any], repeats: int) -> tuple[Bench, str]:
+    """The language model of middle size on this machine, and the peak's name there."""
     vision = {"model_type": "clip_vision_model", **mid.VISION_CONFIG}
     configs = Configs(Path("mid"), mid.BASE_CONFIG, vision, BEATsConfig(**mid.AUDIO_CONFIG), {})
     llm = random_llm(configs, torch.device("cpu"), working_dtype())
     block_attention.register()
     llm.set_attn_implementation(block_attention.NAME)
     key = "peak_gflops_bf16" if working_dtype() is torch.bfloat16 else "peak_gflops_fp32"
-    bench = Bench(llm, build_skeleton(configs).sizes, about[key] * 1e9, arguments.repeats)
+    return Bench(llm, build_skeleton(configs).sizes, about[key] * 1e9, repeats), key
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure the curves and print them."""
+    about = machine()
+    bench, key = middle(about, arguments.repeats)
     found: dict[str, list[Point]] = {}
     for name in arguments.only:
         label, points = CURVES[name]

@@ -5,8 +5,8 @@
 The LLM has random weights and the sizes of a 135 M one (30 layers, width 576, 9 heads, 3 of them for keys and
 values, MLP 1536); experts have rank 16 on every even layer's MLP. Seconds are those of the process on all its
 processors, medians over rounds in which all sides take turns, so that other jobs on the machine hardly count.
-`--quick`: prompts of 128 tokens in place of 660, 8 adapters in PEFT in place of 64 (its mixed batches do not
-depend on how many it holds), a thousand experts of rank 1 in place of 16.
+`--quick`: prompts of 128 tokens in place of 660, one round of mixed batches, 8 adapters in PEFT in place of
+64 (its mixed batches do not depend on how many it holds), a thousand experts of rank 1 in place of 16.
 
 PEFT: https://github.com/huggingface/peft (`load_adapter`, and `generate` with `adapter_names`).
 """
@@ -14,7 +14,6 @@ PEFT: https://github.com/huggingface/peft (`load_adapter`, and `generate` with `
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import warnings
@@ -24,7 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from time import process_time, sleep
+from time import process_time
 
 if not __package__:  # run as a file: put the repository's root on the path in place of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[2])
@@ -36,19 +35,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from model.language_model import block_attention
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.splice import VIDEO_ID, PromptBatch
-from model.moe.anchors import Anchor
-from model.moe.expert_files import ExpertHeader, write_expert
+from model.moe.expert_files import ExpertHeader
 from model.moe.expert_pack import PackedExpert, packed_experts
 from model.moe.experts import ExpertBank, ExpertConfig
-from model.moe.pack_files import YOUNG
 from model.moe.peft_adapters import write_adapter
-from model.moe.routing import Router, RouterConfig, RoutingFeatures
-from scripts.benchmark.timing import working_dtype
+from scripts.benchmark.many_anchors import routing
+from scripts.benchmark.thousand import BASE, make_experts, thousand
+from scripts.benchmark.timing import medians, working_dtype
 
 VOCABULARY, WIDTH = 49152, 576
 ROWS = 8  # of a mixed batch
 HELD = 64  # experts
-ANCHORS = 10_000
 NO_END = VOCABULARY  # no token ends an answer: all sides produce equally many
 CONFIG = ExpertConfig(rank=16, alpha=32.0)
 
@@ -60,11 +57,12 @@ class Sizes:
     prompt: int = 660  # tokens
     answer: int = 16  # tokens
     rounds: int = 5
+    mixed_rounds: int = 5  # of mixed batches, which take longest
     adapters: int = HELD  # loaded by PEFT
     rank: int = 16  # of the thousand experts
 
 
-QUICK = Sizes(prompt=128, answer=8, rounds=3, adapters=ROWS, rank=1)
+QUICK = Sizes(prompt=128, answer=8, rounds=3, mixed_rounds=1, adapters=ROWS, rank=1)
 
 
 def run(quick: bool) -> dict[str, float]:
@@ -78,14 +76,15 @@ def parts(quick: bool) -> Iterator[dict[str, float]]:
     sizes = QUICK if quick else Sizes()
     torch.manual_seed(0)
     llm = mid_llm()
-    yield routing(llm, sizes)
+    yield routing(llm, WIDTH, sizes.rounds)
     with tempfile.TemporaryDirectory() as folder:
-        yield thousand(llm, Path(folder) / "thousand", sizes)
-        held = make_experts(llm, Path(folder) / "experts", HELD, CONFIG)
+        config = replace(CONFIG, rank=sizes.rank)
+        yield thousand(llm, Path(folder) / "thousand", config, sizes.rounds)
+        held = packed_experts(make_experts(llm, Path(folder) / "experts", range(HELD), CONFIG))
         peft, loading = load_in_peft(llm, Path(folder) / "peft", held, sizes)
         yield loading
         ours = AnchorLM(deepcopy(llm))
-        ours.bank = ExpertBank(ours.llm, CONFIG, "benchmark")
+        ours.bank = ExpertBank(ours.llm, CONFIG, BASE)
         experts = list(held.values())
         ours.bank.add_packed({task: experts[task % HELD] for task in range(1000)}, own_ids=False)
         yield mixed_batches(AnchorLM(llm), ours, peft, sizes)
@@ -106,56 +105,6 @@ def mid_llm() -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval().to(working_dtype())
 
 
-def medians(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of every side, after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds + 1):
-        for name, side in sides.items():
-            start = process_time()
-            side()
-            seconds[name].append(process_time() - start)
-    return {name: median(found[1:]) for name, found in seconds.items()}
-
-
-def make_experts(
-    llm: LlamaForCausalLM, folder: Path, count: int, config: ExpertConfig
-) -> dict[Path, PackedExpert]:
-    """Random experts in files and in their pack."""
-    bank = ExpertBank(llm, config)
-    shapes = bank.expected_shapes()
-    bank.detach()
-    paths = [folder / f"expert_task_{task}.pt" for task in range(count)]
-    for task, path in enumerate(paths):
-        header = ExpertHeader("lora", config.rank, config.alpha, task, "benchmark")
-        write_expert(path, header, {key: 0.02 * torch.randn(shape) for key, shape in shapes.items()})
-    return packed_experts(paths)
-
-
-def thousand(llm: LlamaForCausalLM, folder: Path, sizes: Sizes) -> dict[str, float]:
-    """Opening a thousand experts, and adding one."""
-    config = replace(CONFIG, rank=sizes.rank)
-    paths = list(make_experts(llm, folder, 1000, config))
-    sleep(2 * YOUNG)  # until the times of the last files are trusted
-    packed_experts(paths)
-    bank = ExpertBank(llm, config, "benchmark")
-
-    def open_all() -> None:
-        for task in bank.task_ids:
-            bank.remove(task)
-        bank.add_packed(dict(enumerate(packed_experts(paths).values())))
-
-    before = resident()
-    seconds = medians({"open": open_all}, sizes.rounds)["open"]
-    figures = {"experts_1000_open_seconds": seconds, "experts_1000_resident_gb": resident() - before}
-    bank.detach()
-    return figures
-
-
-def resident() -> float:
-    """Memory of this process, GB."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
-
-
 def load_in_peft(
     llm: LlamaForCausalLM, folder: Path, held: Mapping[Path, PackedExpert], sizes: Sizes
 ) -> tuple[object, dict[str, float]]:
@@ -163,10 +112,10 @@ def load_in_peft(
     from peft import PeftModel  # of the benchmark only
 
     names = []
-    bank = ExpertBank(deepcopy(llm), CONFIG, "benchmark")
+    bank = ExpertBank(deepcopy(llm), CONFIG, BASE)
     bank.add_packed({task: expert for task, expert in enumerate(held.values()) if task < sizes.adapters})
     for task in bank.task_ids:
-        header = ExpertHeader("lora", CONFIG.rank, CONFIG.alpha, task, "benchmark")
+        header = ExpertHeader("lora", CONFIG.rank, CONFIG.alpha, task, BASE)
         write_adapter(folder / f"task_{task}", header, bank.state(task), "")
         names.append(f"task_{task}")
     with warnings.catch_warnings():
@@ -205,7 +154,7 @@ def mixed_batches(bare: AnchorLM, ours: AnchorLM, peft: object, sizes: Sizes) ->
         **{f"of_{n}": answer(ours, [row * n // ROWS for row in range(ROWS)]) for n in (4, 64, 1000)},
         "peft": lambda: peft_answers(peft, embeds, sizes),
     }
-    seconds = medians(sides, sizes.rounds)
+    seconds = medians(sides, sizes.mixed_rounds)
     return {
         "mixed_batch_speedup": seconds["peft"] / seconds["of_64"],
         **{f"mixed_batch_{n}_experts_over_bare": seconds[f"of_{n}"] / seconds["bare"] for n in (4, 64, 1000)},
@@ -259,43 +208,12 @@ def best_settings(ours: AnchorLM, peft: object, sizes: Sizes) -> dict[str, float
             **{f"peft {k}": partial(peft_answers, peft, embeds, sizes, k) for k in ("sdpa", "eager")},
         }
         ours.bank.config = replace(CONFIG, tokens="text")
-        seconds = medians(sides, sizes.rounds)
+        seconds = medians(sides, sizes.mixed_rounds, warm_up=0)  # both sides have answered before
         ours.bank.config = CONFIG
         best = [min(s for n, s in seconds.items() if n.startswith(whose)) for whose in ("peft", "ours")]
         figures[f"mixed_batch_best_settings_{name}_speedup"] = best[0] / best[1]
     ours.llm.set_attn_implementation(usual)
     return figures
-
-
-def routing(llm: LlamaForCausalLM, sizes: Sizes) -> dict[str, float]:
-    """A sample routed among ten thousand anchors, alone and in a batch, against one prefill of 660 tokens."""
-    modalities = ("text", "video", "audio")
-    drawn = {name: torch.randn(ANCHORS, WIDTH, dtype=torch.float64) for name in modalities}
-    anchors = [
-        Anchor(task, None, {name: drawn[name][task] for name in modalities}) for task in range(ANCHORS)
-    ]
-    router = Router(anchors, RouterConfig("cosine", "raw", "equal"))
-
-    def features(rows: int) -> RoutingFeatures:
-        values = {name: torch.randn(rows, WIDTH) for name in modalities}
-        return RoutingFeatures(values, {name: torch.ones(rows, dtype=torch.bool) for name in modalities})
-
-    one, many = features(1), features(2 * ROWS)
-    prompt = torch.randn(1, 660, WIDTH, dtype=working_dtype())
-    seconds = medians(
-        {
-            "prefill": lambda: llm.base_model(inputs_embeds=prompt, use_cache=True),
-            "one": lambda: router.route(one),
-            "many": lambda: router.route(many),
-            "scores": lambda: router.route(one).scores,
-        },
-        sizes.rounds,
-    )
-    return {
-        "routing_10000_one_sample_over_prefill": seconds["one"] / seconds["prefill"],
-        "routing_10000_batch_of_16_per_sample_over_prefill": seconds["many"] / 16 / seconds["prefill"],
-        "routing_10000_one_sample_and_all_scores_over_prefill": seconds["scores"] / seconds["prefill"],
-    }
 
 
 def main() -> None:

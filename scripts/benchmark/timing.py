@@ -6,7 +6,7 @@ import argparse
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -63,6 +63,18 @@ def seconds(work: Callable[[], object], repeats: int = 1, warm_up: int = 0) -> f
     return statistics.median(found)
 
 
+def medians(sides: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, float]:
+    """Median seconds of this process on all its processors, of sides that take turns, after so many rounds
+    that do not count."""
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(warm_up + rounds):
+        for name, side in sides.items():
+            start = time.process_time()
+            side()
+            found[name].append(time.process_time() - start)
+    return {name: statistics.median(taken[warm_up:]) for name, taken in found.items()}
+
+
 def kept_for_backward(forward: Callable[[], Any], frozen: set[int]) -> int:
     """Bytes of distinct storages that autograd keeps after a forward pass.
 
@@ -108,5 +120,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--quick", action="store_true", help="fewer repetitions")
+    made.add_argument(
+        "--quick",
+        action="store_true",
+        help="smaller sizes, fewer repetitions: 10 minutes at most on two cores",
+    )
     return made
