@@ -25,7 +25,7 @@ from pathlib import Path
 
 from data.asking import medium_kind
 from data.command_line import add_backbone_flags, add_data_flags, main_command, open_inputs, read_all
-from data.files import require_writable, write_json_atomic
+from data.files import only_run_for, require_writable, write_json_atomic
 from data.run_record import provenance, write_record
 from data.samples import Sample
 from evaluation.anchor_moe import AnchorMoE, Prediction, prediction_json
@@ -35,6 +35,7 @@ from evaluation.ranks import Ranks, count_jobs, fix_threads, launched
 from train.dry_run import add_dry_run_flags, dry_run
 
 log = logging.getLogger("eval_anchor")
+FILE_PATIENCE, CLIP_PATIENCE = 10.0, 60.0  # seconds to wait for another run; one about a clip is soon done
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,35 +85,39 @@ def main(arguments: argparse.Namespace) -> None:
         logging.disable(logging.INFO)
     else:
         require_writable(arguments.output.parent)
-        samples = read_all([arguments.data_path], None, arguments)[arguments.data_path]
-    with launched() as ranks:
-        moe = assemble(arguments, ranks)
+    patience = CLIP_PATIENCE if arguments.clip is not None else FILE_PATIENCE
+    with only_run_for(answers_file(arguments), patience), launched() as ranks:
         if arguments.clip is not None:
             clip = {"audio": arguments.sound, medium_kind(arguments.clip): arguments.clip}
-            show(moe.ask(arguments.question, **clip))
+            show(assemble(arguments, ranks).ask(arguments.question, **clip))
             return
+        samples = read_all([arguments.data_path], None, arguments)[arguments.data_path]
+        moe = assemble(arguments, ranks)
         predictions = moe.predict(samples)
         if ranks.first:
             write_results(arguments, moe, samples, predictions)
 
 
+def answers_file(arguments: argparse.Namespace) -> Path:
+    """Where answers are kept: beside the results, those about a clip beside the features. Runs that share it
+    would remove each other's begun answers; runs for two outputs in one folder share nothing."""
+    if arguments.output:
+        return arguments.output.with_suffix(".answers.jsonl")
+    return arguments.feature_store / "answers.jsonl"
+
+
 def assemble(arguments: argparse.Namespace, ranks: Ranks) -> AnchorMoE:
-    """The trained system; answers are kept beside the results, those about a clip beside the features."""
+    """The trained system."""
     inputs, backbone, preset = open_inputs(arguments)
     threads = fix_threads(arguments.threads, preset)
     jobs = count_jobs(arguments.jobs, threads, backbone.llm.device, ranks)
-    book_file = (
-        arguments.output.with_suffix(".answers.jsonl")
-        if arguments.output
-        else arguments.feature_store / "answers.jsonl"
-    )
     return AnchorMoE.assemble(
         inputs,
         backbone,
         arguments.expert_weights_save_path,
         arguments.anchor_save_path,
         router_config(arguments),
-        AnswerBook(book_file, ranks),
+        AnswerBook(answers_file(arguments), ranks),
         replace(generation(arguments), jobs=jobs),
         arguments.num_experts,
     )

@@ -30,7 +30,7 @@ skipped, what was interrupted is resumed, what was made with other settings is r
   PYTHON=FILE       which Python; else the active environment, else .venv, made on first use
 
 Flags go to train/train_all.py; --dry_run (what it would take), --num_train_epochs 5, --learning_rate 1e-3, --overwrite,
---media_root DIR and --jobs N (N experts at a time on a CPU) are common.
+--media_root DIR and --jobs N (also --parallel N: N experts at a time on a CPU) are common.
 All of them: bash train_all_tasks.sh --flags
 USAGE
 }

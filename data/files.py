@@ -1,4 +1,4 @@
-"""Files that survive a crash: atomic writes, hashes, one run per folder.
+"""Files that survive a crash: atomic writes, hashes, one run per folder or file.
 
 A reader sees the old file or the new one, never half of either: everything is written to a temporary
 name in the same folder, flushed to the disk and renamed.
@@ -159,8 +159,7 @@ def require_unchanged(path: Path) -> None:
         )
 
 
-@contextlib.contextmanager
-def only_run_in(folder: Path, patience: float = 10.0) -> Iterator[None]:
+def only_run_in(folder: Path, patience: float = 10.0) -> contextlib.AbstractContextManager[None]:
     """Hold `folder` for this run; a second run on the same folder gets a ValueError instead of a race.
 
     Of several processes of one run (RANK is set by the launchers) the first holds it. The system lets go of
@@ -168,12 +167,23 @@ def only_run_in(folder: Path, patience: float = 10.0) -> Iterator[None]:
     killed process takes a moment to give its memory back; a run started in that moment (a requeued job)
     waits for it, at most `patience` seconds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    return _held(folder / ".lock", folder, patience)
+
+
+def only_run_for(file: Path, patience: float = 10.0) -> contextlib.AbstractContextManager[None]:
+    """Hold one file for this run as `only_run_in` holds a folder; runs for other files beside it go on."""
+    return _held(file.with_name(f".lock.{file.name}"), file, patience)
+
+
+@contextlib.contextmanager
+def _held(lock: Path, place: Path, patience: float) -> Iterator[None]:
+    """Hold `place` by its lock file, whose folder is made."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
     if int(os.environ.get("RANK", "0")) > 0:
         yield
         return
-    with (folder / ".lock").open("a+") as file:
-        _lock(file, folder, patience)
+    with lock.open("a+") as file:
+        _lock(file, place, patience)
         with naming(file.name):
             file.truncate(0)
             # Unbuffered: what a buffer could not write it would try to write again when it is closed.
@@ -181,7 +191,7 @@ def only_run_in(folder: Path, patience: float = 10.0) -> Iterator[None]:
         yield
 
 
-def _lock(file: TextIO, folder: Path, patience: float) -> None:
+def _lock(file: TextIO, place: Path, patience: float) -> None:
     """Lock an open file, or raise ValueError when another still holds it after `patience` seconds."""
     until = time.monotonic() + patience
     while True:
@@ -192,12 +202,12 @@ def _lock(file: TextIO, folder: Path, patience: float) -> None:
                 file.seek(0)
                 holder = file.read(200).strip() or "unknown"
                 raise ValueError(
-                    f"{folder}: another run is writing here ({holder}); wait for it, end it, or choose "
+                    f"{place}: another run is writing here ({holder}); wait for it, end it, or choose "
                     "another output folder"
                 ) from None
             time.sleep(0.05)
         except OSError as error:
-            raise ValueError(f"{folder}: cannot be locked ({error}); choose another output folder") from error
+            raise ValueError(f"{place}: cannot be locked ({error}); choose another output folder") from error
 
 
 def require_writable(folder: Path) -> None:

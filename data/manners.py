@@ -12,6 +12,9 @@ import os
 import sys
 from collections.abc import Callable
 
+# In a RuntimeError of gloo: the process at the other end is gone.
+LOST_PEER = ("Connection reset by peer", "Connection closed by peer", "Broken pipe")
+
 
 def main_command(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> int:
     """Parse, set up logging, run; returns the exit status."""
@@ -23,6 +26,14 @@ def main_command(parser: argparse.ArgumentParser, main: Callable[[argparse.Names
         if os.environ.get("AVQACL_TRACEBACK"):
             raise
         sys.stderr.write(f"{parser.prog}: error: {error}\n")
+        return 1
+    except RuntimeError as error:
+        if os.environ.get("AVQACL_TRACEBACK") or not any(sign in str(error) for sign in LOST_PEER):
+            raise
+        sys.stderr.write(
+            f"{parser.prog}: error: another process of this launch has ended, as the launcher's report says; "
+            "start again with as many to go on from what is kept\n"
+        )
         return 1
     except KeyboardInterrupt:
         sys.stderr.write(f"{parser.prog}: stopped; start it again to go on from here\n")

@@ -87,6 +87,7 @@ def add_generation_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--jobs",
+        "--parallel",
         type=int,
         help="processes that encode and answer side by side on a CPU, for the same bits (one per core with "
         "--threads 1, as the tiny backbone has; else 0)",

@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--jobs",
+        "--parallel",
         type=int,
         help="experts trained side by side on a CPU, one thread each; those that start from an earlier one "
         "follow it; 0 = one after another with all threads (tiny: one per core; 0)",

@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("--disks", type=int, help="full disks; default one from every file operation on")
     made.add_argument("--flips", type=int, default=1000, help="flipped bits in each kind of file (1000)")
     made.add_argument("--fuzz", type=int, default=100_000, help="hostile files over all readers (100000)")
-    made.add_argument("--deaths", type=int, default=3, help="workers and ranks killed, each (3)")
+    made.add_argument("--deaths", type=int, default=3, help="kills at each kind of work and of each rank (3)")
     made.add_argument("--seed", type=int, default=0, help="of everything that is drawn (0)")
     made.add_argument(
         "--folder", type=Path, help="where to work; files that were lost stay there (a new one)"
@@ -86,7 +86,7 @@ def run_cases(chosen: tuple[str, ...], folder: Path, given: argparse.Namespace) 
 
 
 def _job_cases(chosen: tuple[str, ...], folder: Path, given: argparse.Namespace) -> Iterator[Tally]:
-    from tests.faults import damage, jobs, kills, runs
+    from tests.faults import damage, deaths, jobs, kills, runs
 
     shutil.rmtree(folder, ignore_errors=True)
     reference = jobs.Study(folder / "reference", jobs.make_benchmark(folder / "data", given.tasks))
@@ -109,8 +109,8 @@ def _job_cases(chosen: tuple[str, ...], folder: Path, given: argparse.Namespace)
         "two_runs": lambda: [runs.case_two_runs(folder, reference, wanted)],
         "media": lambda: [runs.case_changed_media(folder, reference)],
         "damage": lambda: damage.case_damage(folder, reference, given.flips, given.flips // 10, given.seed),
-        "worker": lambda: [runs.case_worker(folder, reference, given.deaths)],
-        "rank": lambda: [runs.case_rank(folder, reference, given.deaths)],
+        "worker": lambda: [deaths.case_worker(folder, reference, given.deaths)],
+        "rank": lambda: [deaths.case_rank(folder, reference, given.deaths)],
         "nan": lambda: [runs.case_nan(folder, reference, wanted)],
     }
     for name, case in cases.items():

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import eval_anchor
+from data.benchmark import read_benchmark
 from data.command_line import main_command
 from data.files import SUMS, sha256_file
 from evaluation import eval_all
@@ -59,11 +61,19 @@ class Study:
         line += ["--feature_store", str(self.store), "--methods", self.methods, "--jobs", "0", *self.flags]
         return [*line, *more]
 
-    def eval_line(self) -> list[str]:
+    def eval_line(self, *more: str) -> list[str]:
         """Command line of the evaluation."""
         line = ["eval_all.py", "--benchmark", str(self.benchmark), "--output", str(self.output), "--quiet"]
         line += ["--results", str(self.results), "--feature_store", str(self.store)]
-        return [*line, "--methods", self.methods, "--max_new_tokens", "8"]
+        return [*line, "--methods", self.methods, "--max_new_tokens", "8", *more]
+
+    def file_line(self) -> list[str]:
+        """Command line that answers the questions of the first task alone."""
+        questions = read_benchmark(self.benchmark).tasks[0].test
+        line = ["eval_anchor.py", "--data_path", str(questions), "--output", str(self.folder / "file.json")]
+        line += ["--anchor_save_path", str(self.output / "anchors"), "--quiet"]
+        line += ["--expert_weights_save_path", str(self.output / "experts")]
+        return [*line, "--feature_store", str(self.store), "--max_new_tokens", "8"]
 
 
 @dataclass(frozen=True)
@@ -109,10 +119,16 @@ def train(study: Study, *more: str) -> int:
     return main_command(train_all.parser(), train_all.main)
 
 
-def evaluate(study: Study) -> int:
+def evaluate(study: Study, *more: str) -> int:
     """The evaluation command; its exit status."""
-    sys.argv = study.eval_line()
+    sys.argv = study.eval_line(*more)
     return main_command(eval_all.parser(), eval_all.main)
+
+
+def answer_file(study: Study) -> int:
+    """The command that answers one file; its exit status."""
+    sys.argv = study.file_line()
+    return main_command(eval_anchor.parser(), eval_anchor.main)
 
 
 class Job:

@@ -1,4 +1,4 @@
-"""Faults around a run: read-only output, a second run, changed media, a dead worker or rank, a NaN loss."""
+"""Faults around a run: read-only output, a second run, changed media, a NaN loss."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,10 +18,19 @@ from unittest import mock
 
 import torch
 
-from data.files import sha256_file
-from tests.faults.jobs import Job, Study, differences, evaluate, finished, lost_since, outcome, run, train
+from tests.faults.jobs import (
+    Job,
+    Study,
+    answer_file,
+    differences,
+    evaluate,
+    finished,
+    lost_since,
+    outcome,
+    run,
+    train,
+)
 from tests.faults.tally import Tally
-from tests.recipe.studies import ROOT
 from train.expert_training import ExpertTraining
 
 CAPABILITIES = 0x20080522  # version 3 of capset(2)
@@ -81,25 +88,41 @@ def case_read_only(root: Path, reference: Study, wanted: dict[str, Any]) -> Tall
 
 
 def case_two_runs(root: Path, reference: Study, wanted: dict[str, Any]) -> Tally:
-    """A second run on the folders of one that goes on is refused; after a kill nothing is left in the way."""
+    """A second run where one goes on, training, evaluating or answering a file, is refused; after a kill
+    nothing is left in the way."""
     tally = Tally("two runs")
     study = Study(root / "two", reference.benchmark)
-    first = Job(study, lambda: train(study))
-    while not any(lock.read_text() for lock in study.output.glob("*/.lock")):  # a task's folder
+    whole = replace(reference, folder=root / "file")
+    shutil.copytree(reference.output, whole.output)
+    run(whole, lambda: answer_file(whole))
+    wanted = wanted | {"file": (whole.folder / "file.json").read_text()}
+    for name, command, lock in (
+        ("training", train, "output/*/.lock"),
+        ("evaluating", evaluate, "results/.lock"),
+        ("answering a file", answer_file, ".lock.file.answers.jsonl"),
+    ):
+        tally.count(_named(_second_run(study, partial(command, study), lock), name))
+        again = run(study, partial(command, study))
+        tally.count(_named(again.errors[-300:] if again.status else None, f"{name} after a kill"))
+    tally.count(differences(wanted, outcome(study) | {"file": (study.folder / "file.json").read_text()}))
+    for folder in (study.folder, whole.folder):
+        shutil.rmtree(folder)
+    return tally
+
+
+def _second_run(study: Study, work: Callable[[], int], lock: str) -> str | None:
+    """What is unclear about the refusal of a second run; the first is killed then."""
+    first = Job(study, work)
+    while not any(held.read_text() for held in study.folder.glob(lock)):
         if first.has_ended():
-            tally.count(f"the first ended before it could be stopped: {first.wait().errors[-300:]}")
-            return tally
+            return f"the first ended before it could be stopped: {first.wait().errors[-300:]}"
         time.sleep(0.01)
     os.kill(first.pid, signal.SIGSTOP)
-    second = run(study, lambda: train(study))
-    tally.count(second.unclear("another run is writing here", f"process {first.pid} on "))
+    second = run(study, work)
     os.kill(first.pid, signal.SIGCONT)
     first.kill()
     first.wait()
-    third = run(study)
-    tally.count(differences(wanted, outcome(study)) or (third.errors[-300:] if third.status else None))
-    shutil.rmtree(study.folder)
-    return tally
+    return second.unclear("another run is writing here", f"process {first.pid} on ")
 
 
 def case_changed_media(root: Path, reference: Study) -> Tally:
@@ -156,31 +179,6 @@ def _commented(content: bytes) -> bytes:
     )
 
 
-def case_worker(root: Path, reference: Study, kills: int) -> Tally:
-    """One of two forked training processes is killed: the run says so, and restarted goes on from there."""
-    tally = Tally("worker dies")
-    undisturbed = replace(reference, folder=root / "worker", methods="anchor_moe sequential")
-    run(undisturbed, lambda: train(undisturbed))
-    wanted = outcome(undisturbed)
-    for number in range(kills):
-        study = replace(undisturbed, folder=root / f"worker{number}")
-        job = Job(study, partial(train, study, "--jobs", "2"))
-        while not list(study.output.rglob("state.pt")) and not job.has_ended():
-            time.sleep(0.02)
-        listed = Path(f"/proc/{job.pid}/task/{job.pid}/children")
-        workers = [int(pid) for pid in listed.read_text().split()]
-        if workers:
-            os.kill(workers[number % len(workers)], signal.SIGKILL)
-        ended = job.wait()
-        before = finished(study)
-        loss = ended.unclear("a process ended with status -9", "start again")
-        again = run(study, partial(train, study))
-        loss = loss or lost_since(before, study) or differences(wanted, outcome(study))
-        tally.count(loss or (again.errors[-300:] if again.status else None))
-        shutil.rmtree(study.folder)
-    return tally
-
-
 def case_nan(root: Path, reference: Study, wanted: dict[str, Any]) -> Tally:
     """A loss or a gradient that is not finite: the samples are named, and the last good state is kept."""
     tally = Tally("NaN loss")
@@ -217,51 +215,6 @@ def case_nan(root: Path, reference: Study, wanted: dict[str, Any]) -> Tally:
         tally.count(_named(loss or (again.errors[-300:] if again.status else None), name))
         shutil.rmtree(study.folder)
     return tally
-
-
-def case_rank(root: Path, reference: Study, kills: int) -> Tally:
-    """One of two processes of a launch is killed: the launch ends; restarted it leaves the same files."""
-    tally = Tally("rank dies")
-    wanted = _launch(root / "ranks", reference, kill=False)[1]
-    for number in range(kills):
-        status, _ = _launch(root / f"ranks{number}", reference, kill=True)
-        again, got = _launch(root / f"ranks{number}", reference, kill=False)
-        loss = "the launch ended without an error" if status == 0 else None
-        tally.count(loss or (f"ended with {again}" if again else differences(wanted, got)))
-    return tally
-
-
-def _launch(folder: Path, reference: Study, kill: bool) -> tuple[int, dict[str, str]]:
-    """Two processes under torchrun; exit status, and the files that they left by their hash."""
-    study = Study(folder, reference.benchmark)
-    line = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "train/train_all.py",
-    ]
-    line += [part for part in study.train_line()[1:] if part not in ("--jobs", "0")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    launch = subprocess.Popen(
-        line,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    while kill and launch.poll() is None and not list(study.output.rglob("state.pt")):
-        time.sleep(0.05)
-    if kill and launch.poll() is None:
-        children = Path(f"/proc/{launch.pid}/task/{launch.pid}/children").read_text().split()
-        os.kill(int(children[-1]), signal.SIGKILL)
-    status = launch.wait()
-    return status, {
-        path.name: sha256_file(path) for path in study.output.rglob("*_task_*") if path.suffix != ".json"
-    }
 
 
 def _named(loss: str | None, what: str) -> str | None:

@@ -1,4 +1,5 @@
-"""Methods whose files are no plain experts, end to end: trained side by side, made again, answered."""
+"""Experts trained side by side have the bytes of those trained one after another; methods whose files are no
+plain experts, made again and answered."""
 
 from __future__ import annotations
 
@@ -15,11 +16,30 @@ FLAGS += ("--l2p_prompts", "6", "--l2p_length", "4")
 BOTH = "moe_lora l2p"
 
 
-def test_gated_experts_and_prompt_pools(tmp_path: Path) -> None:
-    benchmark = small_benchmark(tmp_path / "data", train=6, test=3)
+def two_tasks(folder: Path, train: int, test: int) -> Path:
+    """The first two tasks of the small benchmark."""
+    benchmark = small_benchmark(folder, train, test)
     content = json.loads(benchmark.read_text())
     benchmark.write_text(json.dumps({**content, "tasks": content["tasks"][:2]}))
-    study = Study(tmp_path / "study", benchmark)
+    return benchmark
+
+
+def test_side_by_side_has_the_bytes_of_one_after_another(tmp_path: Path) -> None:
+    benchmark = two_tasks(tmp_path / "data", train=4, test=1)
+    flags = ("--num_train_epochs", "2", "--expert_init", "scratch", "--methods", "anchor_moe")
+    trained = []
+    for name, *jobs in (("after", "--jobs", "0"), ("beside", "--parallel", "2")):
+        study = Study(tmp_path / name, benchmark)
+        study.train(*flags, *jobs)
+        output = study.folder / "output"
+        files = sorted([*output.glob("experts/*.pt"), *output.glob("anchors/anchor_task_*")])
+        trained.append({path.name: path.read_bytes() for path in files})
+    assert len(trained[0]) == 6  # expert, anchor and statistics of two tasks
+    assert trained[1] == trained[0]
+
+
+def test_gated_experts_and_prompt_pools(tmp_path: Path) -> None:
+    study = Study(tmp_path / "study", two_tasks(tmp_path / "data", train=6, test=3))
     study.train(*FLAGS, "--methods", BOTH)
     comparisons = study.folder / "output" / "comparisons"
     files = sorted(comparisons.glob("*/experts/expert_task_*.pt"))

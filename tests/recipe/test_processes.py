@@ -18,12 +18,17 @@ from tests.recipe.studies import ROOT
 
 pytestmark = pytest.mark.recipe
 TINY = ROOT / "checkpoints" / "tiny"
+# What accelerate itself takes where it finds several GPUs; without --multi_gpu, or with --cpu, it starts one
+# process whatever --num_processes says. Port 0 is any free one.
+ACCELERATE = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 LAUNCHERS = {
     "one": [sys.executable],
     "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
     "zero2": [sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", "2", "--master_port"],
     "zero3": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+    "accelerate": [sys.executable, "-m", "accelerate.commands.launch", *ACCELERATE],
 }
+LONG = ("zero3", "accelerate")
 
 
 def free_port() -> str:
@@ -75,7 +80,9 @@ def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in lines]
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "zero2", pytest.param("zero3", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "launcher", ["torchrun", "zero2", *(pytest.param(name, marks=pytest.mark.long) for name in LONG)]
+)
 def test_two_processes_learn_what_one_learns(
     launcher: str, recipe_folder: Path, benchmark_file: Path
 ) -> None:

@@ -1,5 +1,5 @@
-"""Two processes learn what one learns at the same global batch: in float32, in float64 and under ZeRO; each
-expert is interrupted and resumed."""
+"""Two processes learn what one learns at the same global batch: in float32, in float64 and under ZeRO, LoRA
+and full-MLP experts; each is interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.recipe.studies import ROOT
-from tests.unit.train.small_training import small_model
+from tests.recipe.training_ranks import FULL, TASKS
+from tests.unit.train.small_training import CONFIG, small_model
 
 pytestmark = [pytest.mark.recipe, pytest.mark.long]
 PROGRAM = str(ROOT / "tests" / "recipe" / "training_ranks.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-TASKS = (0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +49,19 @@ def losses(folder: Path) -> list[float]:
         ("zero3", 1e-3),
         ("zero3_offload", 1e-3),
         ("zero3-bf16", 1e-3),
+        ("plain-mlp", 1e-3),
+        ("zero2-mlp", 1e-3),
+        ("zero3-mlp", 1e-3),
     ],
 )
 @pytest.mark.parametrize("task", TASKS)
 def test_two_processes_learn_what_one_learns(root: Path, way: str, tolerance: float, task: int) -> None:
-    alone = root / "one" / {"double": "double", "bf16": "bf16", "zero3-bf16": "bf16"}.get(way, "plain")
+    full = way.endswith("mlp")
+    plain = "plain-mlp" if full else "plain"
+    alone = root / "one" / {"double": "double", "bf16": "bf16", "zero3-bf16": "bf16"}.get(way, plain)
     wanted = torch.load(alone / f"expert_{task}.pt")
     got = torch.load(root / "two" / way / f"expert_{task}.pt")
-    bank = small_model().bank
+    bank = small_model(replace(CONFIG, expert=FULL) if full else CONFIG).bank
     assert bank is not None
     bank.add(task, generator=torch.Generator().manual_seed(1 + task))
     start = bank.state(task)

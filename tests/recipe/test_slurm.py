@@ -90,19 +90,20 @@ def test_two_processes_under_slurm_train_every_task(plain: Study) -> None:
         assert not name.startswith("anchor") or made[name] == wanted[name], name
 
 
-def test_two_processes_of_which_one_is_killed_evaluate_as_one_does(plain: Study) -> None:
-    study = Study(plain.folder.parent / "killed", plain.benchmark)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_processes_of_which_one_is_killed_evaluate_as_one_does(plain: Study, rank: int) -> None:
+    study = Study(plain.folder.parent / f"killed{rank}", plain.benchmark)
     script, output = "scripts/slurm/eval.sh", str(plain.folder / "output")
     job = submit(study, script, *EVALUATE, OUTPUT=output, PROCESSES="2")
-    begun = study.folder / "results" / "answers.rank1.jsonl"
+    begun = study.folder / "results" / f"answers.rank{rank}.jsonl"
     while job.poll() is None and not (begun.is_file() and begun.stat().st_size):
         time.sleep(0.01)
-    os.kill(process_of_rank(1, study), signal.SIGKILL)
+    os.kill(process_of_rank(rank, study), signal.SIGKILL)
     job.communicate(timeout=900)
     assert job.returncode != 0
     assert begun.is_file()
     finish(submit(study, script, *EVALUATE, OUTPUT=output, PROCESSES="2"))
-    assert len(evaluated(plain)) == 3  # two results files and the answers
+    assert len(evaluated(plain)) == 4  # two results files, the answers and the map of the anchors
     assert evaluated(study) == evaluated(plain)
     summaries = [json.loads((s.folder / "results" / "summary.json").read_text()) for s in (plain, study)]
     assert summaries[0]["methods"] == summaries[1]["methods"]

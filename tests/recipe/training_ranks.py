@@ -21,7 +21,7 @@ from torch import nn
 
 from data.files import write_json_atomic
 from model.language_model.anchor_lm import AnchorLM
-from model.moe.experts import ExpertBank
+from model.moe.experts import ExpertBank, ExpertConfig
 from tests.unit.train.small_training import CONFIG, small_model, training
 from train.config import TrainConfig
 from train.loop import Training
@@ -30,6 +30,7 @@ from train.workshop import make_accelerator
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 SAMPLES = 13  # neither steps nor micro-batches come out even
 TASKS = (0, 1)
+FULL = ExpertConfig(kind="mlp", layers="all")
 
 
 class DoubleBank(ExpertBank):
@@ -50,7 +51,8 @@ def start_anew(settings: TrainConfig, way: str, folder: Path) -> Accelerator:
 
 def zero_file(way: str, folder: Path) -> Path:
     """The shipped configuration; stage 3 without its threshold, below which nothing here would be cut."""
-    settings = json.loads((SCRIPTS / f"{way.removesuffix('-bf16')}.json").read_text())
+    name = way.removesuffix("-bf16").removesuffix("-mlp")
+    settings = json.loads((SCRIPTS / f"{name}.json").read_text())
     if settings["zero_optimization"]["stage"] == 3:
         settings["zero_optimization"]["stage3_param_persistence_threshold"] = 0
     path = folder / f"{way}.{os.environ['RANK']}.json"
@@ -103,14 +105,18 @@ def refuse_damaged_shares(made: Training, accelerator: Accelerator) -> None:
 
 
 def main(root: Path) -> None:
-    """One process learns in float32, float64 and bf16, several also under every ZeRO configuration."""
+    """One process learns in float32, float64 and bf16, several also under every ZeRO configuration; LoRA
+    experts, and in float32 full-MLP ones."""
     processes = start_anew(CONFIG, "plain", root).num_processes
-    zero = ["zero2", "zero3", "zero3_offload", "zero3-bf16"] if processes > 1 else []
-    for way in ["double", "plain", "bf16", *zero]:
+    ways = ["double", "plain", "bf16", "plain-mlp"]
+    if processes > 1:
+        ways += ["zero2", "zero3", "zero3_offload", "zero3-bf16", "zero2-mlp", "zero3-mlp"]
+    for way in ways:
         settings = replace(
             CONFIG,
             accumulation=4 // processes,  # the same global batch
             precision="bf16" if way.endswith("bf16") else "fp32",
+            expert=FULL if way.endswith("mlp") else CONFIG.expert,
         )
         model = small_model(settings, DoubleBank if way == "double" else ExpertBank)
         if way == "double":

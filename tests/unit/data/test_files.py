@@ -13,6 +13,7 @@ import pytest
 
 from data.files import (
     append_line,
+    only_run_for,
     only_run_in,
     read_sealed_lines,
     require_unchanged,
@@ -83,6 +84,18 @@ def test_a_second_run_on_one_folder_is_refused(tmp_path: Path) -> None:
     assert told.endswith("choose another output folder")
     _try_to_enter(tmp_path, results)
     assert results.get() == "entered"
+
+
+def test_one_output_is_held_and_not_those_beside_it(tmp_path: Path) -> None:
+    with (
+        only_run_for(tmp_path / "a.jsonl"),
+        only_run_for(tmp_path / "b.jsonl"),
+        pytest.raises(ValueError, match=rf"a.jsonl: another run .* \(process {os.getpid()} on "),
+        only_run_for(tmp_path / "a.jsonl", patience=0),
+    ):
+        pass
+    with only_run_for(tmp_path / "a.jsonl", patience=0), only_run_in(tmp_path, patience=0):
+        pass
 
 
 def _on_a_full_disk(folder: Path, results: "multiprocessing.Queue[str]") -> None:
