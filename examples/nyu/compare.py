@@ -162,8 +162,8 @@ def read_results(named: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
 
 
 def data_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What two results of one table have in common: the test images, as far as files that may lie elsewhere on
-    another machine tell, and how they are scored."""
+    """What two results of one table have in common: the test images, whose files may lie elsewhere on another
+    machine, and how they are scored."""
     config = result["config"]
     return {
         "dataset": config.get("dataset"),
