@@ -3,6 +3,7 @@ but no numbers, and raise where tensors of two devices meet.
 """
 
 import types
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from data.parallel import run_forked
 from examples.nyu.benchmark import random_batch
 from examples.nyu.config import StudyConfig
 from examples.nyu.study import make_trainer
@@ -55,6 +57,12 @@ def _own_accelerator() -> object:
 
 @pytest.mark.parametrize(("arch", "encoder"), CASES)
 def test_a_step_stays_on_its_device(arch: str, encoder: str) -> None:
+    run_forked([partial(make_step, arch, encoder)], 1)
+
+
+def make_step(arch: str, encoder: str) -> None:
+    """Forward, backward and optimiser; in a process of its own, since autograd starts threads for the device,
+    after which this one could not fork any more."""
     mode = FakeTensorMode()
     trainer = trainer_on("meta", arch, encoder, mode)
     weights = types.SimpleNamespace(tolist=lambda: [1.0, 1.0, 1.0])  # a fake tensor has no numbers
