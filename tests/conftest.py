@@ -1,6 +1,8 @@
 """What all tests share: quiet, offline, one thread a process, and where the recorded values lie."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,16 @@ settings.load_profile("project")
 
 ROOT = Path(__file__).resolve().parent.parent
 pytest_plugins = ["tests.parity.completeness"]
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """A command that runs within a test sets up logging: that must not reach the tests after it."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    root.handlers[:] = [handler for handler in root.handlers if handler in handlers]
 
 
 @pytest.fixture(scope="session")
