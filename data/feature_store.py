@@ -107,13 +107,16 @@ class FeatureStore:
 
     def missing(self, samples: Iterable[Sample]) -> dict[str, Media]:
         """Distinct clips that are not in the store, by key: frames first, then in order of first use."""
+        return {key: media for key, media in self._wanted(samples).items() if not self._files.holds(key)}
+
+    def _wanted(self, samples: Iterable[Sample]) -> dict[str, Media]:
+        """Distinct clips of the samples, by key: frames first, then in order of first use."""
         clips = list(
             dict.fromkeys(replace(media, tagged=True) for sample in samples for media in sample.media)
         )
         with ThreadPoolExecutor(self.workers) as pool:
             keyed = dict(zip(pool.map(self.key, clips), clips, strict=True))
-        todo = {key: media for key, media in keyed.items() if not self._files.holds(key)}
-        return dict(sorted(todo.items(), key=lambda item: _modality(item[1])))
+        return dict(sorted(keyed.items(), key=lambda item: _modality(item[1])))
 
     def encode(
         self,
@@ -126,15 +129,17 @@ class FeatureStore:
     ) -> int:
         """Encode what is missing and return how many clips that were.
 
-        With batch_size 1 the stored bits depend on the clip only. Of several processes each takes the
-        share `rank` of `world`; wait for all of them before reading.
+        With batch_size 1 the stored bits depend on the clip only. Of several processes, all with the same
+        samples, each takes the share `rank` of `world`, as many frames and sounds as the others but for
+        one; wait for all of them before reading.
 
         Raises:
             MediaError: a clip cannot be decoded; what was encoded before stays.
             OSError: the store cannot be written.
         """
-        missing = self.missing(samples).items()  # shrinks while others write: shares must not depend on it
-        todo = [(key, media) for key, media in missing if int(key[:8], 16) % world == rank]
+        # Shares of all clips: what is missing shrinks while others write.
+        share = list(self._wanted(samples).items())[rank::world]
+        todo = [(key, media) for key, media in share if not self._files.holds(key)]
         if not todo:
             return 0
         self._files.sweep()
