@@ -21,6 +21,11 @@ from data.files import append_line, read_sealed_lines, seal, sha256_text
 from evaluation.ranks import Ranks
 
 
+def answers_beside(results: Path) -> Path:
+    """Where the answers of one results file are kept; who writes this file holds it by this name."""
+    return results.with_suffix(".answers.jsonl")
+
+
 class AnswerBook:
     """Key -> answer text, in memory and on disk."""
 
