@@ -119,7 +119,8 @@ def main(arguments: argparse.Namespace) -> None:
         results = [merge([run[position] for run in runs]) for position in range(len(methods))]
         if not any(result.matrices for result in results):
             raise ValueError(
-                f"nothing to evaluate: {results[0].note}; train first or correct OUTPUT or EXPERTS"
+                f"nothing to evaluate: {results[0].note}; train first, or correct --output or --experts "
+                "(OUTPUT or EXPERTS of eval_all_tasks.sh)"
             )
         if not ranks.first:
             return
