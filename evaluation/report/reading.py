@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data.benchmark import Benchmark
-from data.files import read_json, unseal
+from data.files import read_json, require_unchanged, unseal
 from evaluation.report.questions import Questions, read_questions
 
 log = logging.getLogger(__name__)
@@ -83,6 +83,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     if not file.is_file():
         hint = "evaluate first (bash eval_all_tasks.sh)" if path.is_dir() else "check the path"
         raise ValueError(f"{file}: no such file; {hint}")
+    require_unchanged(file)
     content = read_json(file)
     missing = [key for key in NEEDED if not isinstance(content, dict) or key not in content]
     if missing:
@@ -163,6 +164,8 @@ def _answers(
     if len(files) != len(summary["tasks"]) or not all(file.is_file() for file in files):
         return ()
     try:
+        for file in files:
+            require_unchanged(file)
         read = [read_json(file) for file in files]
     except ValueError as error:
         log.warning("%s", error)
