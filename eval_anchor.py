@@ -29,7 +29,7 @@ from data.files import only_run_for, require_writable, write_json_atomic
 from data.run_record import provenance, write_record
 from data.samples import Sample
 from evaluation.anchor_moe import AnchorMoE, Prediction, prediction_json
-from evaluation.answer_book import AnswerBook
+from evaluation.answer_book import AnswerBook, answers_beside
 from evaluation.arguments import add_generation_flags, add_router_flags, generation, router_config
 from evaluation.ranks import Ranks, count_jobs, fix_threads, launched
 from train.dry_run import add_dry_run_flags, dry_run
@@ -102,7 +102,7 @@ def answers_file(arguments: argparse.Namespace) -> Path:
     """Where answers are kept: beside the results, those about a clip beside the features. Runs that share it
     would remove each other's begun answers; runs for two outputs in one folder share nothing."""
     if arguments.output:
-        return arguments.output.with_suffix(".answers.jsonl")
+        return answers_beside(arguments.output)
     return arguments.feature_store / "answers.jsonl"
 
 

@@ -148,15 +148,17 @@ def write_sums(folder: Path, paths: Sequence[Path]) -> None:
 
 
 def require_unchanged(path: Path) -> None:
-    """Raise ValueError if a SHA256SUMS beside a file names it with another sum."""
-    sums = path.parent / SUMS
-    if not sums.is_file() or not path.is_file():
-        return
-    known = dict(line.split("  ", 1)[::-1] for line in sums.read_text().splitlines() if "  " in line)
-    if known.get(path.name) not in (None, sha256_file(path)):
-        raise ValueError(
-            f"{path}: changed since {SUMS} beside it was written; evaluate again, which takes no answer twice"
-        )
+    """Raise ValueError if a SHA256SUMS beside a file, or a folder above, names it with another sum."""
+    for folder in path.parents[:2]:
+        sums = folder / SUMS
+        if not sums.is_file() or not path.is_file():
+            continue
+        known = dict(line.split("  ", 1)[::-1] for line in sums.read_text().splitlines() if "  " in line)
+        if known.get(str(path.relative_to(folder))) not in (None, sha256_file(path)):
+            raise ValueError(
+                f"{path}: changed since {SUMS} in {folder} was written; evaluate again, which takes no "
+                "answer twice"
+            )
 
 
 def only_run_in(folder: Path, patience: float = 10.0) -> contextlib.AbstractContextManager[None]:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from data.benchmark import Task
-from data.files import write_json_atomic
+from data.files import with_checksum, write_json_atomic
 from data.folders import StudyFolders, stored_anchor
 from data.inputs import Inputs
 from data.samples import Sample
@@ -52,7 +52,7 @@ def write_anchor_map(
     config: RouterConfig,
 ) -> None:
     """Write anchor_map.json for the anchors of a study and up to MOST test samples of each task, evenly
-    spaced in their file; nothing where an anchor is missing."""
+    spaced in their file, and its checksum; nothing where an anchor is missing."""
     files = [stored_anchor(folders.anchors("anchor_moe"), task.id) for task in tasks]
     if not all(path.is_file() for path in files):
         return
@@ -63,7 +63,7 @@ def write_anchor_map(
     features = inputs.routing([sample for group in shown for sample in group])
     ids = [task.id for task, group in zip(tasks, shown, strict=True) for _ in group]
     content = anchor_map(Router(anchors, config), features, ids)
-    write_json_atomic(folder / ANCHOR_MAP, content)
+    write_json_atomic(folder / ANCHOR_MAP, with_checksum(content))
 
 
 def anchor_map(router: Router, features: RoutingFeatures, task_ids: Sequence[int]) -> dict[str, Any]:

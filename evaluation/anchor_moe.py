@@ -81,14 +81,18 @@ class AnchorMoE:
     ) -> AnchorMoE:
         """Load backbone, experts and anchors; without `store` encoded clips are kept in a temporary folder.
 
+        Several processes may use one store at a time: a clip's file is named by its content and renamed when
+        complete, the index grows by single lines, and the answers beside are held while they are settled.
+
         Raises:
-            ValueError: a file is missing, damaged, or made for another backbone.
+            ValueError: a file is missing, damaged, or made for another backbone; another process has held the
+                store's answers for a minute (eval_anchor.py --clip does while it runs).
         """
         paths, _ = find_checkpoints(Path(checkpoints))
         backbone = load_backbone(paths, device=torch.device(device))
         folder = Path(store) if store else Path(tempfile.mkdtemp(prefix="avqacl_features_"))
         inputs = Inputs(backbone, FeatureStore(folder, backbone.encoder), quiet=True)
-        book = AnswerBook(folder / "answers.jsonl")
+        book = AnswerBook(folder / "answers.jsonl", shared=True)
         return cls.assemble(inputs, backbone, Path(experts), Path(anchors), router or RouterConfig(), book)
 
     @classmethod

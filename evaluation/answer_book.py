@@ -12,24 +12,38 @@ before the end, when all begun answers are settled in the order of the plan, who
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data.files import append_line, read_sealed_lines, seal, sha256_text
+from data.files import append_line, only_run_for, read_sealed_lines, seal, sha256_text
 from evaluation.ranks import Ranks
+
+PATIENCE = 60.0  # seconds to wait for another process, which answers about a clip
+
+
+def answers_beside(results: Path) -> Path:
+    """Where the answers of one results file are kept; who writes this file holds it by this name."""
+    return results.with_suffix(".answers.jsonl")
 
 
 class AnswerBook:
     """Key -> answer text, in memory and on disk."""
 
-    def __init__(self, path: Path, ranks: Ranks | None = None) -> None:
-        """Read what is there; a torn last line is cut off, a damaged one is left out and answered again."""
-        self.path, self.ranks = path, ranks or Ranks()
+    def __init__(self, path: Path, ranks: Ranks | None = None, *, shared: bool = False) -> None:
+        """Read what is there; a torn last line is cut off, a damaged one is left out and answered again.
+
+        shared: the caller holds no lock, and other processes may keep answers in the same file. Then the file
+        is held while it is read and while answers are settled; ValueError where another holds it for long.
+        """
+        self.path, self.ranks, self.shared = path, ranks or Ranks(), shared
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._settled = _read(path)
-        self._begun = self._read_begun()
+        with self._alone():
+            self._settled = _read(path)
+            self._begun = self._read_begun()
         self.ranks.wait()  # nobody writes while others read
 
     def __len__(self) -> int:
@@ -51,6 +65,10 @@ class AnswerBook:
 
     def settle(self, order: Sequence[str]) -> None:
         """Once all processes are here: settle all begun answers, those of `order` first, in that order."""
+        with self._alone():
+            self._settle(order)
+
+    def _settle(self, order: Sequence[str]) -> None:
         self.ranks.wait()
         self._begun |= self._read_begun()
         self.ranks.wait()
@@ -64,6 +82,13 @@ class AnswerBook:
         self.ranks.wait()
         self._settled |= new
         self._begun = {}
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """No other process cuts off, takes over or removes what this one reads or writes; nobody has to be
+        kept away where nothing can be written."""
+        if self.shared and os.access(self.path.parent, os.W_OK):
+            return only_run_for(self.path, PATIENCE)
+        return contextlib.nullcontext()
 
     def _begun_file(self, rank: int | str) -> Path:
         return self.path.with_name(f"{self.path.stem}.rank{rank}{self.path.suffix}")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from data.benchmark import Task
-from data.files import read_json, write_json_atomic
+from data.files import with_checksum, write_json_atomic
 from data.folders import StudyFolders
 from data.run_record import read_record
-from evaluation.report.reading import COSTS
+from evaluation.report.reading import COSTS, read_beside
 from evaluation.study import Row
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def record_costs(
     seconds: float,
     made_by: Mapping[str, Any],
 ) -> None:
-    """Write one seed's costs into costs.json, those of the other seeds kept.
+    """Write one seed's costs and a checksum into costs.json, those of the other seeds kept.
 
     Answers and seconds add up over the runs on the same hardware, so that a run that was stopped and started
     again, or that found every answer there, still tells what an answer takes.
@@ -73,7 +73,7 @@ def record_costs(
             "seconds": round(before.get("seconds", 0.0) + (seconds if answers else 0.0), 2),
         }
     seeds = known.get("trained", {}) | {str(seed): dict(trained)}
-    write_json_atomic(path, {"trained": seeds, "answering": before})
+    write_json_atomic(path, with_checksum({"trained": seeds, "answering": before}))
 
 
 def _known(path: Path) -> dict[str, Any]:
@@ -81,10 +81,7 @@ def _known(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = read_json(path)
-        if not isinstance(content, dict):
-            raise ValueError(f"{path}: expected an object")
-        return content
+        return read_beside(path)
     except ValueError as error:
         log.warning("%s; times of earlier runs are lost", error)
         return {}

@@ -9,10 +9,11 @@ processes (torchrun) share the questions and give the same bytes.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ if not __package__:  # run as a file: put the repository's root on the path in p
 
 from data.benchmark import Benchmark, Task, read_benchmark
 from data.command_line import add_backbone_flags, add_data_flags, main_command, open_inputs, read_all
-from data.files import only_run_in, require_writable, sha256_file, write_json_atomic
+from data.files import only_run_for, only_run_in, require_writable, sha256_file, write_json_atomic
 from data.folders import StudyFolders
 from data.inputs import Inputs
 from data.run_record import provenance
@@ -32,7 +33,7 @@ from data.samples import Sample
 from evaluation.alias_files import alias_file, read_aliases
 from evaluation.anchor_map import write_anchor_map
 from evaluation.anchor_moe import describe, prediction_json
-from evaluation.answer_book import AnswerBook
+from evaluation.answer_book import AnswerBook, answers_beside
 from evaluation.answering import Answerer, Generation
 from evaluation.arguments import add_generation_flags, add_router_flags, generation, router_config
 from evaluation.costs import record_costs, training_costs
@@ -92,7 +93,7 @@ def main(arguments: argparse.Namespace) -> None:
     seeds = [int(seed) for seed in arguments.seeds.replace(",", " ").split()]
     router, settings = router_config(arguments), generation(arguments)
     aliases = read_aliases(alias_file(benchmark.path))
-    with only_run_in(arguments.results), launched() as ranks:
+    with only_run(arguments.results, seeds, benchmark), launched() as ranks:
         tests = read_tests(benchmark, arguments)
         inputs, backbone, preset = open_inputs(arguments)
         threads = fix_threads(arguments.threads, preset)
@@ -118,7 +119,8 @@ def main(arguments: argparse.Namespace) -> None:
         results = [merge([run[position] for run in runs]) for position in range(len(methods))]
         if not any(result.matrices for result in results):
             raise ValueError(
-                f"nothing to evaluate: {results[0].note}; train first or correct OUTPUT or EXPERTS"
+                f"nothing to evaluate: {results[0].note}; train first, or correct --output or --experts "
+                "(OUTPUT or EXPERTS of eval_all_tasks.sh)"
             )
         if not ranks.first:
             return
@@ -138,6 +140,22 @@ def main(arguments: argparse.Namespace) -> None:
             "backbone: the embedded tiny one (%s); published checkpoints were not there",
             arguments.checkpoints / "tiny",
         )
+
+
+@contextlib.contextmanager
+def only_run(results: Path, seeds: Sequence[int], benchmark: Benchmark) -> Iterator[None]:
+    """Hold the results folder, and each results file in it as eval_anchor.py does that may write it, too."""
+    files = {results_folder(results, seed) / task.results_file for seed in seeds for task in benchmark.tasks}
+    with contextlib.ExitStack() as held:
+        held.enter_context(only_run_in(results))
+        for file in sorted(files):
+            held.enter_context(only_run_for(answers_beside(file)))
+        yield
+
+
+def results_folder(results: Path, seed: int) -> Path:
+    """Where a seed's results files are."""
+    return results if seed == 0 else results / f"seed_{seed}"
 
 
 def read_tests(benchmark: Benchmark, arguments: argparse.Namespace) -> list[list[Sample]]:
@@ -210,7 +228,7 @@ def evaluate_seed(
             answers = [[next(texts) for _ in stage.requests] for stage in plan.stages]
             results[plan.name] = method_result(plan, answers, tasks, drop_failed, aliases)
             if plan.name == OURS and plan.stages and ranks.first:
-                place = arguments.results / ("" if seed == 0 else f"seed_{seed}")
+                place = results_folder(arguments.results, seed)
                 write_results(place, plan, answers, tasks)
                 write_anchor_map(place, tasks, tests, folders, inputs, router)
     if ranks.first:

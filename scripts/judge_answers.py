@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.command_line import main_command
-from data.files import write_json_atomic
+from data.files import with_checksum, write_json_atomic
 from data.samples import read_samples
 from evaluation.alias_files import read_aliases
 from evaluation.chat_endpoint import ChatClient, Endpoint
@@ -130,7 +130,7 @@ def main(arguments: argparse.Namespace) -> None:
         content["similarity"] = about(similarity, np.concatenate(scores), cases, aliases)
         print(in_words(content["similarity"]))
     if arguments.json is not None:
-        write_json_atomic(arguments.json, content)
+        write_json_atomic(arguments.json, with_checksum(content))
 
 
 def ask_judge(arguments: argparse.Namespace, cases: Sequence[Case]) -> Judgement:

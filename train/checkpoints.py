@@ -18,13 +18,14 @@ from data.run_record import differing_keys, read_identity, write_record
 from model.moe.files import atomic_write
 from model.moe.pt_files import load_pt
 
-REPLACE = "Add --overwrite to replace it, or choose another OUTPUT"  # of the commands that know both
+REPLACE = "Add --overwrite to replace it, or choose another"  # and then the command's own flag
+ADVICE = f"{REPLACE} output folder"
 
 
 class CheckpointFolder:
     """The checkpoint of one training run."""
 
-    def __init__(self, folder: Path, identity: dict[str, Any], advice: str = REPLACE) -> None:
+    def __init__(self, folder: Path, identity: dict[str, Any], advice: str = ADVICE) -> None:
         """Nothing is read or written yet; `identity` holds JSON values only.
 
         advice: what to do where the folder is another run's.
@@ -94,7 +95,7 @@ def _not_finite(value: object, name: str = "state") -> str | None:
     return next((place for place in found if place), None)
 
 
-def changed_message(place: Path, differences: list[str], advice: str = REPLACE) -> str:
+def changed_message(place: Path, differences: list[str], advice: str = ADVICE) -> str:
     """The refusal for a place that holds the work of other settings."""
     head = f"{place} was made with other settings; nothing was touched. {advice}. What differs:"
     return "\n  ".join([head, *differences])

@@ -34,7 +34,7 @@ from model.moe.experts import ExpertBank
 from model.moe.files import atomic_write
 from model.moe.gated import exchanged
 from train.cells import Cell, source_files
-from train.checkpoints import CheckpointFolder, changed_message
+from train.checkpoints import ADVICE, CheckpointFolder, changed_message
 from train.config import TrainConfig
 from train.expert_training import ExpertTraining, Job
 from train.plan import epoch_steps, micro_batches
@@ -55,6 +55,7 @@ class Workshop:
     config: TrainConfig
     reporting: Reporting  # folder and title are filled in per cell
     overwrite: bool = False
+    advice: str = ADVICE  # what to do where a cell's place holds the work of other settings
 
     def encode(self, samples: Sequence[Sample], jobs: int = 0) -> None:
         """Encode the samples' media, each process its share, and wait for all of them; `jobs` as of
@@ -116,11 +117,11 @@ def check_cell(cell: Cell, shop: Workshop) -> None:
         for key in ("sources", "media"):  # known only once the earlier cells and the features are there
             found.pop(key, None)
         if differences := differing_keys(found, wanted):
-            raise ValueError(changed_message(cell.expert, differences))
+            raise ValueError(changed_message(cell.expert, differences, shop.advice))
     elif cell.expert.exists() and not (cell.checkpoint / "identity.json").is_file():
         raise ValueError(
             f"{cell.expert}: exists without its record {record_file(cell).name}: who knows how it was "
-            "made; nothing was touched. Add --overwrite to replace it, or choose another OUTPUT"
+            f"made; nothing was touched. {shop.advice}"
         )
 
 
@@ -138,8 +139,8 @@ def run_cell(cell: Cell, shop: Workshop, samples: Sequence[Sample]) -> CellResul
     inherited = [cell.inherited] if cell.inherited else []
     identity["sources"] = {path.name: sha256_file(path) for path in [*sources, *inherited]}
     identity["media"] = shop.inputs.media_digest(samples)
-    checkpoint = CheckpointFolder(cell.checkpoint, identity)
-    if not shop.overwrite and _finished(cell, identity):
+    checkpoint = CheckpointFolder(cell.checkpoint, identity, shop.advice)
+    if not shop.overwrite and _finished(cell, identity, shop.advice):
         log.info("%s: finished and unchanged, skipped", cell.title)
         if shop.accelerator.is_main_process and checkpoint.matches():
             checkpoint.remove()  # a kill came between the record and this
@@ -229,13 +230,13 @@ def _workshop_for(cell: Cell, shop: Workshop) -> Iterator[Workshop]:
             shop.model.bank = shop.bank
 
 
-def _finished(cell: Cell, identity: dict[str, Any]) -> bool:
+def _finished(cell: Cell, identity: dict[str, Any], advice: str) -> bool:
     """Whether the record is this very run's and its files are whole."""
     found = read_identity(record_file(cell))
     if found is None:
         return False
     if differences := differing_keys(found, identity):
-        raise ValueError(changed_message(cell.expert, differences))
+        raise ValueError(changed_message(cell.expert, differences, advice))
     for name, digest in read_record(record_file(cell))["files"].items():
         path = cell.anchors / name if cell.anchors and name.startswith("anchor_") else cell.experts / name
         if not path.is_file():

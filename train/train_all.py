@@ -46,11 +46,13 @@ from methods.table import (
 )
 from train.arguments import add_config_flags, add_reporting_flags, train_config
 from train.cells import Cell, independent
+from train.checkpoints import REPLACE
 from train.dry_run import add_dry_run_flags, dry_run
 from train.run_cell import Workshop, check_cell, check_sources, run_cell
 from train.workshop import open_workshop
 
 log = logging.getLogger("train_all")
+ADVICE = f"{REPLACE} --output (OUTPUT of train_all_tasks.sh)"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -117,7 +119,7 @@ def main(arguments: argparse.Namespace) -> None:
             held.enter_context(only_run_in(cell.checkpoint))
         inputs, backbone, preset = open_inputs(arguments)
         config = train_config(arguments, preset)
-        shop = open_workshop(inputs, backbone, config, arguments)
+        shop = open_workshop(inputs, backbone, config, arguments, ADVICE)
         for seed, group in plans.items():
             check_sources(group, config.expert_init)
             for cell in group:

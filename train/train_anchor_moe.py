@@ -22,9 +22,12 @@ from data.command_line import add_backbone_flags, add_data_flags, main_command, 
 from data.files import only_run_in, require_writable
 from train.arguments import add_config_flags, add_reporting_flags, train_config
 from train.cells import Cell
+from train.checkpoints import REPLACE
 from train.dry_run import add_dry_run_flags, dry_run
 from train.run_cell import check_cell, run_cell
 from train.workshop import open_workshop
+
+ADVICE = f"{REPLACE} --expert_weights_save_path, --anchor_save_path and --output_dir"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -73,7 +76,7 @@ def main(arguments: argparse.Namespace) -> None:
     )
     with only_run_in(checkpoint):
         inputs, backbone, preset = open_inputs(arguments)
-        shop = open_workshop(inputs, backbone, train_config(arguments, preset), arguments)
+        shop = open_workshop(inputs, backbone, train_config(arguments, preset), arguments, ADVICE)
         check_cell(cell, shop)
         samples = read_all([arguments.data_path], None, arguments)[arguments.data_path]
         shop.encode(samples)

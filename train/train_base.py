@@ -36,12 +36,13 @@ from model.language_model.backbone import Backbone, BackbonePaths
 from model.language_model.families import convert_gguf
 from train.alignment import AlignmentTraining
 from train.arguments import add_reporting_flags, boolean
-from train.checkpoints import CheckpointFolder, changed_message
+from train.checkpoints import REPLACE, CheckpointFolder, changed_message
 from train.config import TrainConfig
 from train.reporting import Reporting
 from train.workshop import make_accelerator
 
 log = logging.getLogger("train_base")
+ADVICE = f"{REPLACE} --output_dir"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -144,14 +145,14 @@ def align(arguments: argparse.Namespace, samples: Sequence[Sample]) -> None:
         dtype=torch.bfloat16 if arguments.bf16 else torch.float32,
     )
     identity = run_identity(arguments, config, bridge, backbone, accelerator.num_processes)
-    record, checkpoint = folder / "run.json", CheckpointFolder(folder / "checkpoint", identity)
+    record, checkpoint = folder / "run.json", CheckpointFolder(folder / "checkpoint", identity, ADVICE)
     if arguments.overwrite:
         if accelerator.is_main_process and not checkpoint.matches():
             checkpoint.remove()
         accelerator.wait_for_everyone()
     elif (found := read_identity(record)) is not None:
         if differences := differing_keys(found, identity):
-            raise ValueError(changed_message(folder, differences))
+            raise ValueError(changed_message(folder, differences, ADVICE))
         log.info("%s: finished and unchanged, skipped", folder)
         return
     outputs = TowerOutputs(

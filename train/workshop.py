@@ -31,9 +31,12 @@ ALONE = {
 
 
 def open_workshop(
-    inputs: Inputs, backbone: Backbone, config: TrainConfig, arguments: argparse.Namespace
+    inputs: Inputs, backbone: Backbone, config: TrainConfig, arguments: argparse.Namespace, advice: str
 ) -> Workshop:
-    """Attach an empty expert bank to the backbone and start the accelerator."""
+    """Attach an empty expert bank to the backbone and start the accelerator.
+
+    advice: what the user of this command can do where a folder holds the work of other settings.
+    """
     accelerator = make_accelerator(config, arguments)
     torch.backends.cuda.matmul.allow_tf32 = arguments.tf32
     bank = ExpertBank(backbone.llm, config.expert, backbone.identity)
@@ -46,7 +49,7 @@ def open_workshop(
         tensorboard=arguments.report_to == "tensorboard",
         progress=not arguments.quiet,
     )
-    return Workshop(model, bank, inputs, accelerator, config, reporting, arguments.overwrite)
+    return Workshop(model, bank, inputs, accelerator, config, reporting, arguments.overwrite, advice)
 
 
 def make_accelerator(config: TrainConfig, arguments: argparse.Namespace) -> Accelerator:

@@ -31,7 +31,9 @@ APART = ("command", "data")  # of the provenance: shown in a way of their own
 def cost_section(results: Results) -> Section:
     """Parameters and hours of training for each method, and what an answer takes."""
     if results.costs is None:
-        return Section("cost", "Cost", (Text(f"Not recorded: {COSTS} is not there; {AGAIN}.", "gap"),))
+        return Section(
+            "cost", "Cost", (Text(f"Not recorded: {COSTS} is not there or damaged; {AGAIN}.", "gap"),)
+        )
     trained = [
         entry
         for seed, entry in results.costs.get("trained", {}).items()

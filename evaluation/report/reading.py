@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from data.benchmark import Benchmark
-from data.files import read_json
+from data.files import read_json, require_unchanged, unseal
 from evaluation.report.questions import Questions, read_questions
 
 log = logging.getLogger(__name__)
 ANCHOR_MAP, COSTS = "anchor_map.json", "costs.json"  # what an evaluation leaves for the report
 JUDGED = "judged.json"  # what scripts/judge_answers.py may leave beside
+ANEW = dict.fromkeys((ANCHOR_MAP, COSTS), "an evaluation (bash eval_all_tasks.sh) writes it anew")
+ANEW[JUDGED] = "scripts/judge_answers.py with --json writes it anew"
 ALL = "all"  # the view of the map with all modalities together
 NEEDED = ("benchmark", "tasks", "seeds", "methods", "formulas", "provenance")
 
@@ -81,6 +83,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     if not file.is_file():
         hint = "evaluate first (bash eval_all_tasks.sh)" if path.is_dir() else "check the path"
         raise ValueError(f"{file}: no such file; {hint}")
+    require_unchanged(file)
     content = read_json(file)
     missing = [key for key in NEEDED if not isinstance(content, dict) or key not in content]
     if missing:
@@ -127,15 +130,25 @@ def _read(path: Path, summary: dict[str, Any]) -> Results:
 
 
 def _optional(folder: Path | None, name: str) -> Mapping[str, Any] | None:
-    """A JSON object beside the summary; None where there is none, a warning where it is damaged."""
+    """What `read_beside` finds; None where there is none, and with a warning where it is damaged."""
     if folder is None or not (folder / name).is_file():
         return None
     try:
-        content = read_json(folder / name)
+        return read_beside(folder / name)
     except ValueError as error:
-        log.warning("%s", error)
+        log.warning("%s; it is left out", error)
         return None
-    return content if isinstance(content, dict) else None
+
+
+def read_beside(path: Path) -> dict[str, Any]:
+    """A map, costs or verdicts without the checksum, which those of earlier versions lack.
+
+    Raises ValueError for a damaged file, OSError for a missing one.
+    """
+    try:
+        return unseal(path.read_bytes())[0]
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({error}); {ANEW[path.name]}") from error
 
 
 def _answers(
@@ -151,6 +164,8 @@ def _answers(
     if len(files) != len(summary["tasks"]) or not all(file.is_file() for file in files):
         return ()
     try:
+        for file in files:
+            require_unchanged(file)
         read = [read_json(file) for file in files]
     except ValueError as error:
         log.warning("%s", error)

@@ -117,7 +117,11 @@ def map_section(results: Results) -> Section:
     """Anchors and test samples in two dimensions, all modalities together and each alone."""
     content = results.anchor_map
     if content is None:
-        why = "a summary file alone was given" if results.folder is None else f"{ANCHOR_MAP} is not there"
+        why = (
+            "a summary file alone was given"
+            if results.folder is None
+            else f"{ANCHOR_MAP} is not there or damaged"
+        )
         text = Text(f"Left out: {why}; {AGAIN}.", "gap")
         return Section("map", "Anchor map", (text,))
     order = {task: style for style, task in enumerate(content["candidates"])}

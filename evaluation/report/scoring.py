@@ -49,7 +49,7 @@ def _judged(results: Results) -> list[Block]:
     """A row for each results file that was judged, and their means; or why there is none."""
     content = results.judged
     if content is None:
-        return [Text(f"No judge was asked, or {JUDGED} is not there; {ASK}.", "gap")]
+        return [Text(f"No judge was asked, or {JUDGED} is not there or damaged; {ASK}.", "gap")]
     rows = content.get("rows")
     if not isinstance(rows, list) or not rows or not all(map(_complete, rows)) or not content.get("judge"):
         return [Text(f"{JUDGED} has no rows of a judge; {ASK}.", "gap")]

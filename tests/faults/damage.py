@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from data.feature_files import FeatureFiles
-from data.files import read_json, require_unchanged
+from data.files import read_json, require_unchanged, with_checksum, write_json_atomic
 from data.media_index import MediaIndex
 from data.run_record import read_record
 from evaluation.answer_book import AnswerBook
+from evaluation.report.reading import ANCHOR_MAP, COSTS, JUDGED, read_beside
 from model.encoders.beats import load_beats
 from model.encoders.vision import VisionTower
 from model.language_model.backbone import AUDIO, BASE, VISION
@@ -116,6 +117,8 @@ def kinds(folder: Path, study: Study) -> list[Kind]:
     write_prefix(prefix, torch.randn(4, 2, 6, 8, generator=torch.Generator().manual_seed(0)))
     reports = folder / "results"
     shutil.copytree(study.results, reports)
+    row = {"name": "task0_come_results.json", "n": 2, "exact": 50.0, "judged": 100.0, "kappa": None}
+    write_json_atomic(reports / JUDGED, with_checksum({"rows": [row, row], "judge": "NAME"}))
     return [
         Kind("expert.pt", experts / "expert_task_0.pt", _expert),
         Kind("expert.safe", safe, _expert),
@@ -129,7 +132,8 @@ def kinds(folder: Path, study: Study) -> list[Kind]:
         Kind("summary", reports / "summary.json", _report),
         *_backbone_kinds(folder),
         _pack(Path(shutil.copytree(study.output / "experts", folder / "packed"))),
-        _run_record(Path(shutil.copy(experts / "expert_task_0.run.json", folder))),
+        _object("run record", Path(shutil.copy(experts / "expert_task_0.run.json", folder)), read_record),
+        *(_object(name, reports / name, read_beside) for name in (ANCHOR_MAP, COSTS, JUDGED)),
         _media_index(Path(shutil.copy(study.store / "media_index.jsonl", folder))),
     ]
 
@@ -157,9 +161,10 @@ def _pack(folder: Path) -> Kind:
     return Kind(PACK, folder / PACK, read)
 
 
-def _run_record(path: Path) -> Kind:
-    wanted = read_record(path)
-    return Kind("run record", path, lambda _: {key: read_record(path).get(key) for key in wanted})
+def _object(name: str, path: Path, read: Callable[[Path], dict[str, Any]]) -> Kind:
+    """An object with its checksum; a key more, which a flip in the word `crc` makes, is none that is read."""
+    wanted = read(path)
+    return Kind(name, path, lambda _: {key: read(path).get(key) for key in wanted})
 
 
 def _media_index(path: Path) -> Kind:

@@ -1,10 +1,17 @@
 """The map of the routing space: products of its vectors are the router's scores, and it repeats."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
 
-from evaluation.anchor_map import _place, _together, anchor_map
+from data.benchmark import Task
+from data.files import unseal
+from data.folders import StudyFolders, anchor_file
+from evaluation.anchor_map import _place, _together, anchor_map, write_anchor_map
+from model.moe.anchor_files import save_anchor
 from model.moe.anchors import Anchor
 from model.moe.routing import Router
 from model.moe.routing_records import RouterConfig, RoutingFeatures
@@ -74,6 +81,18 @@ def test_what_it_tells(anchors: list[Anchor]) -> None:
     for place, task in zip(text["samples"], tasks, strict=True):
         gaps = [(place[0] - x) ** 2 + (place[1] - y) ** 2 for x, y in text["anchors"]]
         assert gaps.index(min(gaps)) == task
+
+
+def test_its_file_has_a_checksum(anchors: list[Anchor], tmp_path: Path) -> None:
+    features, _ = drawn(1)
+    folders, config = StudyFolders(tmp_path), RouterConfig()
+    for anchor in anchors:
+        save_anchor(anchor, anchor_file(folders.anchors("anchor_moe"), anchor.task_id))
+    tasks = [Task(task, f"t{task}", None, None, None, f"task{task}") for task in range(TASKS)]
+    inputs = SimpleNamespace(base_identity="b", routing=lambda samples: features)
+    write_anchor_map(tmp_path, tasks, [range(20)] * TASKS, folders, inputs, config)
+    found, sealed = unseal((tmp_path / "anchor_map.json").read_bytes())
+    assert sealed and found == anchor_map(Router(anchors, config), features, found["tasks"])
 
 
 def test_it_repeats_whatever_the_order_of_the_anchors(anchors: list[Anchor]) -> None:

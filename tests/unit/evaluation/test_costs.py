@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from data.benchmark import Task
+from data.files import unseal
 from data.folders import StudyFolders
 from evaluation.costs import record_costs, training_costs
 from methods.table import chosen_methods
@@ -16,7 +17,10 @@ CPU = {"device": "cpu", "threads": 1, "processes": 2}
 
 
 def read(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "costs.json").read_text())
+    """What an evaluation wrote; nothing but its checksum beside it."""
+    content, sealed = unseal((folder / "costs.json").read_bytes())
+    assert sealed
+    return content
 
 
 def test_what_training_cost(tmp_path: Path) -> None:
@@ -55,7 +59,7 @@ def test_runs_add_up(tmp_path: Path) -> None:
     assert read(tmp_path)["answering"] == CPU | {"threads": 8, "answers": 10, "seconds": 1.0}
 
 
-@pytest.mark.parametrize("content", ["{", "[]"])
+@pytest.mark.parametrize("content", ["{", "[]", '{"answering": {"answers": 7}, "crc": "00000000"}'])
 def test_damaged_ones_are_written_anew(
     tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -63,3 +67,10 @@ def test_damaged_ones_are_written_anew(
     with caplog.at_level(logging.WARNING):
         record_costs(tmp_path, 0, {}, 10, 1.0, CPU)
     assert read(tmp_path)["answering"]["answers"] == 10 and "times of earlier runs are lost" in caplog.text
+
+
+def test_those_of_an_earlier_version_are_added_to(tmp_path: Path) -> None:
+    before = {"trained": {"1": {}}, "answering": CPU | {"answers": 7, "seconds": 2.0}}
+    (tmp_path / "costs.json").write_text(json.dumps(before))
+    record_costs(tmp_path, 0, {}, 10, 1.0, CPU)
+    assert read(tmp_path)["answering"] == CPU | {"answers": 17, "seconds": 3.0}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.files import unseal
 from data.manners import main_command
 from evaluation.similarity import Similarity
 from scripts.judge_answers import main, parser
@@ -69,7 +70,8 @@ def test_columns_side_by_side(
     assert ["mean", "35.00", "55.00", "45.00"] in lines
     assert "6 replies, 0 known before" in printed and "600 tokens in, 42 out, cost 0.6420" in printed
     assert "secret" not in printed
-    stored = json.loads((tmp_path / "out.json").read_text())
+    stored, sealed = unseal((tmp_path / "out.json").read_bytes())
+    assert sealed
     assert stored["rows"][0]["kappa"] == pytest.approx(0.24 / 0.44)
     assert len((tmp_path / "judged.jsonl").read_text().splitlines()) == 6
 
@@ -100,7 +102,8 @@ def test_similarity_needs_no_judge(
     assert ["mean", "35.00", "45.00", "55.00"] in lines
     assert "similarity: enc (ffffffffffffffff), right from a cosine of 0.8 on" in printed
     assert "of answers that do not match: median 0.50, 90 % 0.82, 99 % 0.89, highest 0.90" in printed
-    stored = json.loads((tmp_path / "out.json").read_text())
+    stored, sealed = unseal((tmp_path / "out.json").read_bytes())
+    assert sealed
     assert stored["similarity"]["level"] == 0.8 and stored["similarity"]["encoder"] == "enc"
     assert stored["rows"][0]["similar_kappa"] == pytest.approx(0.16 / 0.56)
     assert stored["rows"][0]["judged"] is None and "judge" not in stored

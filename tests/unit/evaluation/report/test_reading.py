@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from data.files import seal, write_sums
 from evaluation.report.build import build_document
 from evaluation.report.document import Text
 from evaluation.report.reading import Results, read_all_results
@@ -110,6 +111,55 @@ def test_a_benchmark_of_other_tasks_is_not_taken(write_results: Write) -> None:
     [results] = read_all_results([file.parent])
     assert "names other tasks than the evaluation had" in gaps(results)["leakage"]
     assert len(results.answers) == 2  # found by their names
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "section", "anew"),
+    [
+        ("costs.json", "1234", "1235", "cost", "an evaluation (bash eval_all_tasks.sh) writes it anew"),
+        ("anchor_map.json", "0.5", "0.7", "map", "an evaluation (bash eval_all_tasks.sh) writes it anew"),
+        ("judged.json", "100.0", "101.0", "scoring", "scripts/judge_answers.py with --json writes it anew"),
+    ],
+)
+def test_a_changed_byte_beside_the_summary_is_never_shown(
+    write_results: Write,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    old: str,
+    new: str,
+    section: str,
+    anew: str,
+) -> None:
+    file = write_results() / name
+    file.write_text(seal(json.loads(file.read_text()), ascii_only=True))
+    [results] = read_all_results([file.parent])
+    assert section not in gaps(results) and not caplog.records
+    file.write_text(file.read_text().replace(old, new))
+    [results] = read_all_results([file.parent])
+    wrong = "damaged (the checksum does not fit, a byte of it has changed)"
+    assert [record.getMessage() for record in caplog.records] == [f"{file}: {wrong}; {anew}; it is left out"]
+    assert f"{name} is not there or damaged" in gaps(results)[section]
+
+
+@pytest.mark.parametrize("place", [".", "seed_3"])
+def test_what_changed_since_the_evaluation_is_not_used(
+    write_results: Write, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    folder = write_results()
+    summary, answers = folder / "summary.json", folder / place / "task1_x_results.json"
+    if place != ".":
+        summary.write_text(json.dumps(json.loads(summary.read_text()) | {"seeds": [3]}))
+        answers.parent.mkdir()
+        for file in folder.glob("task*_results.json"):
+            file.rename(answers.with_name(file.name))
+    write_sums(folder, [summary, *folder.glob("**/task*_results.json")])
+    assert len(read_all_results([folder])[0].answers) == 2
+    answers.write_text(answers.read_text().replace("lake", "lakf"))
+    assert not read_all_results([folder])[0].answers
+    assert f"{answers}: changed since SHA256SUMS in {folder} was written" in caplog.text
+    summary.write_text(summary.read_text().replace("90.0", "91.0"))
+    with pytest.raises(ValueError, match=r"summary\.json: changed since SHA256SUMS in .*; evaluate again"):
+        read_all_results([folder])
 
 
 def test_damaged_beside_the_summary(write_results: Write, caplog: pytest.LogCaptureFixture) -> None:
