@@ -1,0 +1,76 @@
+"""Both commands on a device that is not the CPU, against what they do on the CPU: every method, both kinds of
+expert, every scope. Without a GPU: see tests/second_device.py.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.recipe.commands import run_python
+from tests.recipe.studies import small_benchmark
+from tests.second_device import DEVICE, SecondDevice, There, become_device
+
+TRAINING = ("--num_train_epochs", "1", "--per_device_train_batch_size", "2", "--save_steps", "2")
+CASES = {
+    "every method, answer": ("all", "--expert_tokens", "answer"),
+    "all tokens": ("anchor_moe", "--expert_tokens", "all", "--gradient_checkpointing", "True"),
+    "text": ("anchor_moe", "--expert_tokens", "text", "--lora_dropout", "0.1"),
+    "full MLP": ("anchor_moe", "--llm_lora_enable", "False", "--expert_tokens", "all"),
+}
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tasks of a few questions."""
+    path = small_benchmark(tmp_path_factory.mktemp("benchmark"), train=5, test=2)
+    tasks = json.loads(path.read_text())
+    path.write_text(json.dumps({**tasks, "tasks": tasks["tasks"][:2]}))
+    return path
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_commands_on_another_device(case: str, benchmark: Path, tmp_path: Path) -> None:
+    methods, *flags = CASES[case]
+    for where, first in (("cpu", lambda: None), ("there", become_device)):
+        folder = tmp_path / where
+        common = ("--benchmark", benchmark, "--output", folder / "output", "--quiet", "--jobs", "0")
+        common += ("--feature_store", folder / "store", "--methods", methods, "--attn_implementation", "sdpa")
+        run_python("train/train_all.py", *common, *TRAINING, *flags, first=first)
+        run_python("evaluation/eval_all.py", *common, "--results", folder / "results", first=first)
+    here, there = (losses(tmp_path / where / "output") for where in ("cpu", "there"))
+    assert here and there == pytest.approx(here, rel=1e-5)
+    assert answers(tmp_path / "there") == answers(tmp_path / "cpu")
+
+
+def losses(output: Path) -> dict[str, float]:
+    """Expert -> its last loss."""
+    records = {str(path.relative_to(output)): read(path) for path in output.rglob("expert_task_*.run.json")}
+    return {name: record["training"]["final_loss"] for name, record in records.items()}
+
+
+def answers(folder: Path) -> list[str]:
+    """All texts, whatever they answer: the hash of an answer's expert changes with its last bits."""
+    lines = (folder / "results" / "answers.jsonl").read_text().splitlines()
+    assert lines
+    return sorted(json.loads(line)["text"] for line in lines)
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_tensors_of_two_devices_are_noticed() -> None:
+    with SecondDevice():
+        a, b = torch.ones(2, 3, device=DEVICE), torch.tensor([[1.0], [2.0]], device=DEVICE)
+        assert isinstance(a, There) and isinstance(b, There) and a.device == DEVICE
+        assert (a * b).cpu().tolist() == [[1.0] * 3, [2.0] * 3]
+        a[:, 1] += 1.0  # a view of it
+        assert float(a.sum()) == 8.0 and a[b[:, 0] > 1].tolist() == [[1.0, 2.0, 1.0]]
+        with pytest.raises(RuntimeError, match=r"two devices: \(2, 3\) on meta, \(3,\) on cpu"):
+            a + torch.ones(3)
+        with pytest.raises(RuntimeError, match="two devices"):
+            torch.cat([a, torch.ones(1, 3)])
+        assert (a + torch.ones(3).to(DEVICE)).cpu().sum() == 14.0
