@@ -16,7 +16,14 @@ from model.language_model.block_attention import NAME as BLOCKS
 from model.language_model.block_attention import query_blocks
 from model.language_model.prefix import BOUND
 from model.moe.expert_sites import ExpertConfig
-from model.planning.sizes import BackboneSizes, LLMSizes, Parameters, PromptTokens, expert_parameters
+from model.planning.sizes import (
+    BackboneSizes,
+    LLMSizes,
+    Parameters,
+    PromptTokens,
+    branches,
+    expert_parameters,
+)
 
 FP32 = 4
 BUCKET = 200_000_000  # elements of a DeepSpeed bucket, scripts/zero2.json
@@ -80,6 +87,11 @@ def kept_prefixes(
 ) -> int:
     """How many of the distinct prefixes fit into `bound` bytes of memory, at least one."""
     past, _ = prompt.scope(expert.tokens)
+    return fitting_prefixes(llm, past, distinct, b, bound)
+
+
+def fitting_prefixes(llm: LLMSizes, past: int, distinct: int, b: int, bound: int = BOUND) -> int:
+    """How many of the distinct prefixes of P tokens fit into `bound` bytes, at least one; 0 of no tokens."""
     return min(distinct, max(1, bound // max(1, prefix_bytes(llm, past, b)))) if past else 0
 
 
@@ -124,9 +136,12 @@ def layer_activations(
     total += b * computed * llm.mlp * ("down_proj" in learns)
     for name in learns:
         width_in, width_out = llm.projection(name)
-        if expert.kind == "lora":
+        if expert.kind != "mlp":
             total += b * computed * expert.rank
             total += b * expert.rank * (width_in + width_out) * (b < FP32)
+            if gates := branches(expert):  # weighed `A x`, weights in fp32 and as they are multiplied, and G
+                total += computed * (b * expert.rank + FP32 * gates + b * gates * (b < FP32))
+                total += b * gates * width_in * (b < FP32)
         elif b < FP32 and (inside or name == "down_proj"):
             total += b * width_in * width_out
     return total
@@ -269,7 +284,7 @@ def inference_memory(
     """
     llm, b = sizes.llm, bytes_per_number
     one, tokens = expert_parameters(llm, expert), rows * prompt.prompt
-    held = experts * one * (FP32 if expert.kind == "lora" else b)
+    held = experts * one * (b if expert.kind == "mlp" else FP32)
     gathered = rows * one * b if expert.kind == "lora" and experts > 1 else 0
     cache = prefix_bytes(llm, tokens, b)
     prefill = b * tokens * (3 * llm.mlp + 3 * llm.width) + FP32 * rows * llm.vocabulary
