@@ -8,9 +8,10 @@ from data.workload import Workload
 from model.language_model.loading import Loading
 from model.language_model.prompt_pool import PoolConfig
 from model.moe.expert_sites import ExpertConfig, GatedConfig
-from model.planning.flops import prompt_training_flops, training_flops
+from model.planning.flops import training_flops
 from model.planning.memory import fitting_prefixes, kept_prefixes, training_memory
-from model.planning.sizes import BackboneSizes, expert_parameters, pool_parameters, pool_scope
+from model.planning.pools import pool_parameters, pool_scope, pool_training_memory, prompt_training_flops
+from model.planning.sizes import BackboneSizes, expert_parameters
 from train.budget import BYTES, Budget, MethodPlan, all_training, setup
 from train.recipe import Recipe
 
@@ -64,12 +65,18 @@ def _of_pool(pool: PoolConfig, budget: Budget, loading: Loading, query: int | No
     past, _ = pool_scope(pool, workload.longest, checkpointing=saving)
     distinct = 0 if saving else _distinct(workload, ExpertConfig(tokens=pool.place))
     kept = fitting_prefixes(llm, past, distinct, BYTES[config.precision], loading.prefixes.memory)
+    memory = None
+    if query is not None:
+        settings = setup(config, loading.bits, BYTES[config.precision], loading.kernel)
+        memory = pool_training_memory(
+            budget.sizes, pool, query, settings, workload.longest, checkpointing=saving, prefixes=kept
+        )
     training = all_training(config, sum(workload.train_questions), flops, kept, distinct)
     return MethodPlan(
         f"{pool.size} prompts of {pool.length} tokens, {pool.top} chosen",
         None if query is None else pool_parameters(pool, llm, query),
         flops,
-        None,
+        memory,
         tuple(budget.machine.hours(training, gpus) for gpus in budget.machine.gpus),
     )
 

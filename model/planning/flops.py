@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.language_model.prompt_pool import PoolConfig
 from model.moe.expert_sites import ExpertConfig
 from model.planning.sizes import (
     AlignerSizes,
@@ -20,7 +19,6 @@ from model.planning.sizes import (
     PromptTokens,
     VisionSizes,
     branches,
-    pool_scope,
 )
 
 
@@ -160,27 +158,6 @@ def training_flops(
         forward=prefill_flops(llm, tokens, past=past, logits=prompt.answer) + lora_flops(llm, expert, tokens),
         backward=backward,
         recomputed=recomputed,
-    )
-
-
-def prompt_training_flops(
-    llm: LLMSizes, pool: PoolConfig, prompt: PromptTokens, *, checkpointing: bool
-) -> TrainingFlops:
-    """Training the prompts of a pool on one sample, with all of the LLM frozen; the few products that choose
-    prompts are left out.
-
-    N L soft tokens more are computed. They stand before the first layer, so that backward goes through all of
-    them: frozen linear layers once, attention twice. What precedes the soft tokens is a kept prefix, but not
-    with checkpointing.
-    """
-    past, tokens = pool_scope(pool, prompt, checkpointing=checkpointing)
-    layer, head = llm_layer_flops(llm, tokens, past), linear(prompt.answer, llm.width, llm.vocabulary)
-    again = layer - linear(tokens, llm.mlp, llm.width) if checkpointing else 0
-    return TrainingFlops(
-        prefix=llm.layers * llm_layer_flops(llm, past) if past else 0,
-        forward=llm.layers * layer + head,
-        backward=llm.layers * (layer + attention(tokens, past + tokens, llm.attention)) + head,
-        recomputed=llm.layers * again,
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from model.language_model.prompt_pool import PoolConfig
 from model.moe.expert_sites import ATTENTION, ExpertConfig, GatedConfig
 
 
@@ -171,18 +170,3 @@ def expert_parameters(llm: LLMSizes, expert: ExpertConfig) -> int:
 def branches(expert: ExpertConfig) -> int:
     """Branches that a gate weighs; 0 where there is no gate."""
     return expert.branches if isinstance(expert, GatedConfig) else 0
-
-
-def pool_parameters(pool: PoolConfig, llm: LLMSizes, query: int) -> int:
-    """Parameters of a prompt pool: `M L D` of the prompts, `M Q` of their keys; query: Q."""
-    return pool.size * (pool.length * llm.width + query)
-
-
-def pool_scope(pool: PoolConfig, prompt: PromptTokens, *, checkpointing: bool) -> tuple[int, int]:
-    """Kept prefix and tokens that are computed with gradient, soft tokens among them; see `AnchorLM`."""
-    past, tokens = (prompt.before, prompt.after + prompt.answer)
-    if checkpointing:
-        past, tokens = 0, prompt.prompt + prompt.answer
-    elif pool.place == "answer":
-        past, tokens = prompt.scope("answer")
-    return past, tokens + pool.top * pool.length

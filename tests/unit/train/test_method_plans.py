@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 
 from methods.anchor_moe import AnchorMoE
 from methods.ewc import EWC
-from methods.l2p import LearningToPrompt
+from methods.l2p import LearningToPrompt, PoolTraining
 from methods.moe_lora import MoeLora
+from model.language_model.anchor_lm import AnchorLM
 from model.language_model.loading import Loading
 from model.language_model.prompt_pool import PromptPool
 from model.moe.experts import ExpertConfig
 from model.moe.gated import open_bank
+from tests.memory_tally import MemoryTally
 from tests.unit.train.real_runs import Setting, setting
 from train.arguments import PRESETS
 from train.budget_tables import format_budget
+from train.checkpoints import CheckpointFolder
+from train.config import TrainConfig
 from train.method_plans import method_plans
+from train.reporting import Reporting
 
 TINY = replace(PRESETS["tiny"], epochs=1, per_device_batch=4, expert=ExpertConfig())
 
@@ -66,6 +75,51 @@ def test_gated_training_takes_the_memory_that_was_planned(made: Setting, tmp_pat
     assert plan.memory is not None
     ran = made.trained(replace(TINY, expert=method.expert(TINY.expert)), tmp_path)
     assert plan.memory.total == pytest.approx(ran, rel=0.15)
+
+
+def trained_pool(made: Setting, config: TrainConfig, method: LearningToPrompt, folder: Path) -> int:
+    """Peak bytes of tensors while a pool is trained."""
+    for state in (AcceleratorState, GradientState):
+        state._reset_state()
+    precision = "no" if config.precision == "fp32" else config.precision
+    model, inputs = AnchorLM(made.backbone.llm), made.inputs
+    if config.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    features = inputs.routing(made.samples)
+    widths = inputs.encoder.routing_widths | {"text": features.values["text"].shape[1]}
+    pool = PromptPool(method.pool, widths, inputs.embedding.embedding_dim)
+    pool.start(inputs.embedding, torch.Generator().manual_seed(0))
+    accelerator = Accelerator(cpu=True, mixed_precision=precision)
+    shop: Any = SimpleNamespace(config=config, model=model, inputs=inputs, accelerator=accelerator)
+    ends = CheckpointFolder(folder, {}), Reporting(folder=folder, progress=False)
+    training = PoolTraining(method, pool, pool.query(features), shop, made.samples, *ends)
+    tally = MemoryTally()
+    tally.add([*model.parameters(), *made.backbone.encoder.parameters(), *pool.parameters()])
+    with tally:
+        training.run()
+    return tally.peak
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "place", "checkpointing"),
+    [
+        ("tiny", "fp32", "answer", False),
+        ("middle", "fp32", "text", False),
+        ("middle", "bf16", "answer", False),
+        ("middle", "bf16", "answer", True),
+    ],
+)
+def test_training_a_pool_takes_the_memory_that_was_planned(
+    kind: str, precision: Any, place: str, checkpointing: bool, tmp_path: Path
+) -> None:
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    made, method = setting(kind, tmp_path / "store", dtype), LearningToPrompt(l2p_place=place)
+    config = replace(TINY, precision=precision, gradient_checkpointing=checkpointing)
+    plan = method_plans({"l2p": method}, made.budget(config), Loading(dtype), "question")["l2p"]
+    assert plan.memory is not None
+    frozen = plan.memory.llm + plan.memory.encoders
+    ran = trained_pool(made, config, method, tmp_path)
+    assert plan.memory.total - frozen == pytest.approx(ran - frozen, rel=0.1)
 
 
 def test_hours_follow_from_what_the_method_runs(made: Setting) -> None:

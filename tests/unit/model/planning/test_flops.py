@@ -24,9 +24,9 @@ from model.planning.flops import (
     frame_flops,
     prefill_flops,
     projector_flops,
-    prompt_training_flops,
     training_flops,
 )
+from model.planning.pools import prompt_training_flops
 from model.planning.sizes import AlignerSizes, AudioSizes, LLMSizes, PromptTokens, VisionSizes
 from model.planning.skeleton import build_skeleton, published_configs
 
