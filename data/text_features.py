@@ -27,7 +27,7 @@ from data.rewording import reworded
 from data.spelling import Spelling
 from model.encoders.text import TextEncoder, load_clip_text, load_encoder_folder
 from model.language_model.hidden import mean_hidden_state
-from model.moe.new_words import LEVEL, REWORDED_LEVEL
+from model.moe.new_words import level_for
 
 CHOICES = "question, prompt, hidden:L, clip, or the folder of a Hugging Face encoder"
 _HIDDEN, _CLIP, _ENCODER = "hidden:", "clip", "encoder"
@@ -58,9 +58,11 @@ def usual_rewordings(choice: str) -> int:
     return 2000 if (Path(choice) / "config.json").is_file() else 0
 
 
-def usual_new_level(choice: str) -> float:
-    """The `new_level` a command records where none is given, as `usual_level` of the anchors it makes."""
-    return REWORDED_LEVEL if usual_rewordings(choice) else LEVEL
+def usual_new_level(choice: str, rewordings: int | None = None) -> float:
+    """The `new_level` a command records where none is given, as `usual_level` of anchors that know about so
+    many rewordings; None: as many as usual, since evaluation records it before it has read any anchor."""
+    number = usual_rewordings(choice) if rewordings is None else rewordings
+    return level_for(reworded=number > 0)
 
 
 def mending_encoder(folder: str | Path, device: str | torch.device = "cpu") -> TextEncoder:

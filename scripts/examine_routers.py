@@ -96,7 +96,9 @@ def main(arguments: argparse.Namespace) -> None:
     features = text_features(ordered, arguments.lm, arguments.text_feature)
     vectors = Vectors({text: row for row, text in enumerate(ordered)}, features, arguments.text_feature)
     anchors = [vectors.anchor(place, task.train, task.reworded) for place, task in enumerate(tasks)]
-    level = usual_new_level(arguments.text_feature) if arguments.new_level is None else arguments.new_level
+    level = arguments.new_level
+    if level is None:
+        level = usual_new_level(arguments.text_feature, number)
     found: dict[str, Any] = {
         "tasks": [task.name for task in tasks],
         "text_feature": arguments.text_feature,

@@ -102,7 +102,7 @@ def text_routing(
         for text in asked:
             known.setdefault(text, Counter())[task] += 1
     tested = sorted({text for task in testing for text in task})
-    level = usual_new_level(text_feature)
+    level = usual_new_level(text_feature, number)
     table = {}
     for row, config in ROWS.items():
         routing = Router(anchors, replace(config, new_level=level), known).route(

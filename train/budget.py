@@ -8,12 +8,13 @@ Formulas: model/planning. Letters of the memory: docs/planning.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from data.workload import Workload
 from model.language_model.prefix import BOUND
 from model.moe.expert_sites import ExpertConfig
 from model.planning.flops import (
+    TrainingFlops,
     aligner_flops,
     answer_flops,
     chunk_flops,
@@ -112,6 +113,17 @@ class Run:
 
 
 @dataclass(frozen=True)
+class MethodPlan:
+    """What a method trains and runs that has no plain experts."""
+
+    trains: str  # in words
+    parameters: int | None  # None: not counted
+    flops: TrainingFlops
+    memory: TrainingMemory | None  # as configured, without sharding on one GPU; None: not counted
+    training_hours: tuple[float, ...]  # by number of GPUs
+
+
+@dataclass(frozen=True)
 class Budget:
     """Everything that a dry run shows."""
 
@@ -133,6 +145,7 @@ class Budget:
     prefixes_kept: int
     prefixes_distinct: int
     runs: tuple[Run, ...]
+    methods: dict[str, MethodPlan] = field(default_factory=dict)  # for which the rest does not hold
 
 
 def make_budget(
@@ -280,15 +293,13 @@ def _run(
 ) -> Run:
     """Steps and hours of all tasks of one seed, of the method itself (no comparison rows).
 
-    Prefixes that do not all fit into memory are taken as computed anew for every question and epoch. A
-    question is answered twice: by the expert that routing picks, and, for forward transfer, by one that was
+    A question is answered twice: by the expert that routing picks, and, for forward transfer, by one that was
     there before its task was learned.
     """
     learned, asked = sum(workload.train_questions), sum(workload.test_questions)
     step_size = config.per_device_batch * config.accumulation * gpus
-    prefixes = distinct if kept == distinct else config.epochs * learned
-    training = config.epochs * learned * (flops.forward + flops.backward + flops.recomputed)
-    training += prefixes * flops.prefix if learned else 0
+    each = TrainingFlops(flops.prefix, flops.forward, flops.backward, flops.recomputed)
+    training = all_training(config, learned, each, kept, distinct)
     answers = asked * (2 if len(workload.test_questions) > 1 else 1)
     return Run(
         gpus=gpus,
@@ -297,3 +308,10 @@ def _run(
         training_hours=machine.hours(training, gpus),
         evaluation_hours=machine.hours(answers * flops.answer, 1),
     )
+
+
+def all_training(config: TrainConfig, learned: int, each: TrainingFlops, kept: int, distinct: int) -> int:
+    """FLOPs of training on so many questions. Prefixes that do not all fit into memory are taken as computed
+    anew for every question and epoch."""
+    prefixes = distinct if kept == distinct else config.epochs * learned
+    return config.epochs * learned * each.repeated + (prefixes * each.prefix if learned else 0)

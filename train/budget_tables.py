@@ -26,8 +26,9 @@ def format_budget(budget: Budget, source: str) -> str:
         _inference(budget),
         _flops(budget),
         _work(budget),
+        _methods(budget),
     )
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -155,3 +156,23 @@ def _work(budget: Budget) -> str:
         "Formulas and assumptions: docs/planning.md"
     )
     return "\n".join(lines)
+
+
+def _methods(budget: Budget) -> str:
+    """Methods to which the other tables do not apply; nothing where there are none."""
+    if not budget.methods:
+        return ""
+    gpus = [f"h, {number} GPU" + "s" * (number > 1) for number in budget.machine.gpus]
+    rows = [("trained by these methods", "parameters", "GB per GPU", "TFLOPs", *gpus)]
+    for name, plan in budget.methods.items():
+        parameters = "not counted" if plan.parameters is None else f"{plan.parameters:,}"
+        memory = "not counted" if plan.memory is None else gigabytes(plan.memory.total)
+        hours = (f"{hour:.3g}" for hour in plan.training_hours)
+        flops = f"{plan.flops.repeated / TF:.3g}"
+        rows.append((f"  {name}: {plan.trains}", parameters, memory, flops, *hours))
+    kind, precision = budget.config.expert.kind, budget.config.precision
+    return (
+        f"{table(rows)}\nGB in training ({precision}, plain, 1 GPU), TFLOPs of a question in an epoch, hours "
+        f"of training; the tables\nabove are of plain {kind} experts and do not hold for "
+        f"{' and '.join(budget.methods)}"
+    )

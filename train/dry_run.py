@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from train.arguments import PRESETS, train_config
 from train.budget import Asking, Budget, Machine, make_budget
 from train.budget_tables import format_budget
 from train.config import TrainConfig
+from train.method_plans import method_plans
+from train.recipe import Recipe
 
 
 def add_dry_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -57,9 +59,10 @@ def dry_run(
     train: Sequence[Path],
     test: Sequence[Path],
     benchmark: Benchmark | None = None,
+    recipes: Mapping[str, Recipe] | None = None,
 ) -> str:
     """The plan as text; written as JSON too where asked. Arguments and errors are those of `plan`."""
-    budget, source = plan(arguments, train, test, benchmark)
+    budget, source = plan(arguments, train, test, benchmark, recipes)
     if arguments.dry_run_json:
         write_json_atomic(arguments.dry_run_json, budget_json(budget, source))
     return format_budget(budget, source)
@@ -70,11 +73,13 @@ def plan(
     train: Sequence[Path],
     test: Sequence[Path],
     benchmark: Benchmark | None = None,
+    recipes: Mapping[str, Recipe] | None = None,
 ) -> tuple[Budget, str]:
     """What the run would need, and where the sizes of its backbone come from.
 
     Args:
         train, test: sample files, one per task. A command that has none of one kind leaves it empty.
+        recipes: name -> method to train; those that have no plain experts are planned beside these.
 
     Raises:
         ValueError: a configuration or sample file is no good, or a flag is out of range.
@@ -110,7 +115,8 @@ def plan(
         chosen.kernel,
         chosen.prefixes.memory,
     )
-    return budget, source
+    methods = method_plans(recipes or {}, budget, chosen, arguments.text_feature)
+    return replace(budget, methods=methods), source
 
 
 def backbone_configs(arguments: argparse.Namespace) -> tuple[Configs, str, str]:
@@ -148,6 +154,9 @@ def budget_json(budget: Budget, source: str) -> dict[str, Any]:
         for name, needed in by_format.items():
             plain["inference"][kind][name]["total"] = needed.total
     plain["memory"]["total"] = budget.memory.total
+    for name, method in budget.methods.items():
+        if method.memory is not None:
+            plain["methods"][name]["memory"]["total"] = method.memory.total
     return plain
 
 

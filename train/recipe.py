@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor
 
 from data.samples import Sample
+from model.language_model.prompt_pool import PoolConfig
 from model.language_model.splice import PromptBatch
 from model.moe.expert_sites import ExpertConfig
 
@@ -71,6 +72,11 @@ class Recipe:
         """What the method's experts are made of, where plain ones are as configured. Raises ValueError where
         there is nothing to make them of."""
         return config
+
+    @property
+    def pool(self) -> PoolConfig | None:
+        """The prompts that it trains where it has no experts, for planning."""
+        return None
 
     def questions(self, cell: Cell, counts: Mapping[Path, int]) -> int:
         """How many questions an epoch has; counts: those of every training file."""

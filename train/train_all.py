@@ -100,7 +100,9 @@ def main(arguments: argparse.Namespace) -> None:
     started = time.monotonic()
     benchmark = read_benchmark(arguments.benchmark)
     if arguments.dry_run:
-        print(dry_run(arguments, benchmark.files("train"), benchmark.files("test"), benchmark))
+        asked = chosen_methods(arguments.methods, "")  # without names plain ones
+        recipes = {method.name: method for method in with_settings(trained(asked), arguments)}
+        print(dry_run(arguments, benchmark.files("train"), benchmark.files("test"), benchmark, recipes))
         return
     arguments.output = arguments.output or Path("output") / benchmark.name
     require_writable(arguments.output)

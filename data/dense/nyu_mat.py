@@ -11,9 +11,11 @@ Camera axes: x right, y down, z forward, in metres; normals face the camera. Leg
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import tempfile
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from data.dense.folder import IMAGE, NYU_CLASSES, resize
+from model.owned_folders import left_folders, make_owned
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ FOCAL, CENTRE, FULL_SIZE = (518.86, 519.47), (325.58, 253.74), (480, 640)  # of 
 JUMP = 0.05  # share of the depth between neighbours beyond which there is no surface between them
 NEEDED = ("images", "depths", "labels")
 OBJECTS, UNLABELLED = NYU_CLASSES.index("objects"), -1
+UNFINISHED = ".unfinished_"  # what the name of a folder begins with until its parts are whole
 # Words in the 894 names -> the 13 classes, for those who have no official table; the first that fits counts.
 WORDS = {
     "bed": ("bed", "mattress", "pillow", "crib"),
@@ -58,13 +62,14 @@ class Split:
 
 def convert(mat: Path, out: Path, split: Split, mapping: NDArray[Any] | None, size: tuple[int, int]) -> None:
     """Write `train/` and `val/` below `out`; they get their names when both are whole. A killed try leaves a
-    folder `.unfinished_*` there, which can be deleted.
+    folder `.unfinished_*` there, which the next one removes.
 
     mapping: class 0 to 12 or -1 for each number of a label, from 0; None: by the words in their names.
 
     Raises:
         ValueError: no such file, arrays missing in it, normals of another shape, a position outside it, a
-            part without images, a mapping to other classes, or an `out` that has one of the two already.
+            part without images, a mapping to other classes, an `out` that has one of the two already, or
+            where no folder can be made and locked.
     """
     parts = {"train": split.train, "val": split.val}
     if taken := [part for part in parts if (out / part).exists()]:
@@ -95,14 +100,36 @@ def convert(mat: Path, out: Path, split: Split, mapping: NDArray[Any] | None, si
             if outside:
                 raise ValueError(f"{part}: image {outside[0]} of {count} in {mat}")
         table = map_names(read_names(file)) if mapping is None else check_mapping(mapping)
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unfinished_", dir=out) as beside:
+        with unfinished(out) as beside:
             for part, places in parts.items():
                 for number, place in enumerate(places):
-                    write_sample(file, place, table, Path(beside, part), number, size)
+                    write_sample(file, place, table, beside / part, number, size)
                 log.info("%s: %d images", part, len(places))
             for part in parts:
-                Path(beside, part).rename(out / part)
+                (beside / part).rename(out / part)
+
+
+@contextlib.contextmanager
+def unfinished(out: Path) -> Iterator[Path]:
+    """A folder below `out` for this process, gone at the end; those of processes that were killed go first.
+
+    Raises:
+        ValueError: none can be made and locked.
+    """
+    for folder in left_folders(out, UNFINISHED):
+        log.info("%s: removed, a conversion left it that was killed", folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder, lock = make_owned(out, UNFINISHED)
+    except OSError as error:
+        raise ValueError(
+            f"{out}: no folder can be made and locked there ({error}); choose another"
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
 def check_mapping(mapping: NDArray[Any]) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
     python compare.py                                # rooms, small, seeds 0 1 2
     python compare.py --rows STL AoE-MTL --epochs 2  # some of it
-    python compare.py --results STL=RUN AoE-MTL=RUN  # of runs of main.py that are there, nothing is trained
+    python compare.py --out TABLE --results STL=RUN AoE-MTL=RUN  # of runs of main.py, nothing is trained
 
 Rows as in the paper (MMoE, PLE, CGC, AoE with shared experts only, AoE-MTL) with equally many experts, and
 the baselines HPS and STL (single-task). Every row has the same data, epochs and optimiser; the best epoch is
@@ -10,7 +10,8 @@ chosen on validation. On a CPU as many runs as cores go side by side, one thread
 as they are, interrupted ones go on. Writes table.md, table.tex and table.json; the last line says whether
 AoE-MTL is on a par with CGC and MMoE.
 
---results takes any names of rows; a row with several seeds is named once for each.
+--results takes any names of rows; a row with several seeds is named once for each. Its table needs a folder
+of its own, --out: the usual one has that of the runs which this command trains.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ ROWS: dict[str, tuple[str, tuple[int, ...]]] = {
     "AoE-MTL": ("AOEMTL", (1, 1)),
 }
 ON_A_PAR = 1.0  # points of delta-m
+USUAL_OUT = ROOT / "output" / "mtl" / "compare"
 OF_A_RESULT = ("config", "test", "flops", "parameters")
 
 
@@ -71,7 +73,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "output" / "mtl" / "compare", help="folder")
+    parser.add_argument(
+        "--out", type=Path, help="folder (output/mtl/compare; none with --results, name one then)"
+    )
     parser.add_argument("--dataset_path", default="rooms", help="as of main.py (rooms)")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="(all)")
     parser.add_argument("--baseline", default="STL", help="row that delta-m is taken against (STL)")
@@ -93,7 +97,17 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run what is missing, or read what is named, then write the tables."""
+    """Run what is missing, or read what is named, then write the tables.
+
+    Raises:
+        ValueError: --results without --out, or as `train_rows` and `read_results`.
+    """
+    if arguments.out is None and arguments.results is not None:
+        raise ValueError(
+            f"--results without --out; name a folder for this table, since {USUAL_OUT} has that of the runs "
+            "which this command trains"
+        )
+    arguments.out = arguments.out or USUAL_OUT
     results = train_rows(arguments) if arguments.results is None else read_results(arguments.results)
     summary = summarise(results, arguments.baseline)
     write_json_atomic(arguments.out / "table.json", summary)

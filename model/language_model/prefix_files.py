@@ -7,12 +7,8 @@ All of it can be computed again: a damaged file is removed, and a disk that is f
 process took of it. The folder goes with what made it, or after a kill when the next one is opened beside it.
 """
 
-import fcntl
 import logging
 import os
-import socket
-import time
-import uuid
 import weakref
 from contextlib import suppress
 from multiprocessing.util import Finalize
@@ -22,11 +18,11 @@ import torch
 from torch import Tensor
 
 from model.moe.pt_files import load_pt
+from model.owned_folders import LOCK, left_folders, make_owned
 
 log = logging.getLogger(__name__)
 
-NAME, LOCK = "prefixes_", ".lock"
-UNUSED = 7 * 24 * 3600.0  # seconds after which a folder whose lock may not reach here counts as left
+NAME = "prefixes_"
 
 
 def open_files(root: Path, bound: int) -> "PrefixFiles | None":
@@ -61,7 +57,7 @@ class PrefixFiles:
         self._files: dict[str, tuple[Path, torch.device, int]] = {}
         self._stopped = False
         self._writer = os.getpid()
-        self._folder, lock = _make_folder(root)
+        self._folder, lock = make_owned(root, NAME)
         self._end = weakref.finalize(self, _end, self._folder, lock, self._writer)
 
     def read(self, key: str) -> Tensor | None:
@@ -128,49 +124,8 @@ def read_prefix(path: Path) -> Tensor | None:
 
 def sweep(root: Path) -> None:
     """Remove the folders of killed processes below `root`, never one that a living process uses."""
-    for folder in root.glob(f"{NAME}*"):
-        with suppress(OSError):  # gone already, or not ours to open
-            if _is_left(folder):
-                _remove(folder)
-
-
-def _is_left(folder: Path) -> bool:
-    """Whether no living process uses a folder.
-
-    A free lock says so on this host: a folder gets its name when its lock is held. Another host's lock is not
-    seen on every shared file system, and earlier versions held none: such a folder must have been unused for
-    a week, too.
-    """
-    unused = time.time() - folder.stat().st_mtime > UNUSED
-    try:
-        lock = os.open(folder / LOCK, os.O_RDWR)
-    except FileNotFoundError:
-        return unused
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held, or it cannot be told
-        return False
-    finally:
-        os.close(lock)
-    return unused or folder.name.removeprefix(NAME).rpartition("_")[0] == socket.gethostname()
-
-
-def _make_folder(root: Path) -> tuple[Path, int]:
-    """A folder and its lock, which the system lets go of when this process and those forked from it end."""
-    name = f"{socket.gethostname()}_{uuid.uuid4().hex}"
-    new = root / f"{NAME}new_{name}"  # to a sweep the folder of another host, until it is locked
-    new.mkdir(parents=True)
-    try:
-        lock = os.open(new / LOCK, os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return new.rename(root / f"{NAME}{name}"), lock
-        except OSError:
-            os.close(lock)
-            raise
-    except OSError:
-        _remove(new)
-        raise
+    for folder in left_folders(root, NAME):
+        _remove(folder)
 
 
 def _end(folder: Path, lock: int, owner: int) -> None:

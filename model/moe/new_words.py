@@ -32,7 +32,12 @@ LEVEL, REWORDED_LEVEL = 0.005, 0.02
 def usual_level(anchors: Sequence[Anchor]) -> float:
     """The level where none is given: a higher one where all anchors know rewordings."""
     texts = [anchor.stats["text"] for anchor in anchors if "text" in anchor.stats]
-    return REWORDED_LEVEL if all(stats.reworded is not None for stats in texts) else LEVEL
+    return level_for(reworded=all(stats.reworded is not None for stats in texts))
+
+
+def level_for(*, reworded: bool) -> float:
+    """The rule itself, for whoever has no anchors yet: by whether they will know rewordings."""
+    return REWORDED_LEVEL if reworded else LEVEL
 
 
 class NewWords:

@@ -18,6 +18,7 @@ from model.planning.sizes import (
     LLMSizes,
     PromptTokens,
     VisionSizes,
+    branches,
 )
 
 
@@ -103,12 +104,14 @@ def answer_flops(llm: LLMSizes, prompt: int, answer: int) -> int:
 
 
 def lora_flops(llm: LLMSizes, expert: ExpertConfig, tokens: int) -> int:
-    """What a LoRA expert adds to a forward pass, `2 T R (in + out)` per linear layer; a full MLP adds
-    nothing."""
+    """What a LoRA expert adds to a forward pass, `2 T R (in + out)` per linear layer, a gate of E branches
+    `2 T E in` more; a full MLP adds nothing."""
     if expert.kind == "mlp":
         return 0
     layers = sum(expert.takes(layer) for layer in range(llm.layers))
-    return layers * sum(2 * tokens * expert.rank * sum(llm.projection(name)) for name in expert.projections)
+    widths = [llm.projection(name) for name in expert.projections]
+    gates = sum(linear(tokens, width_in, branches(expert)) for width_in, _ in widths)
+    return layers * (gates + sum(2 * tokens * expert.rank * sum(pair) for pair in widths))
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def training_flops(
     if checkpointing and expert.tokens == "all":
         for layer in range(first, llm.layers):
             recomputed += llm_layer_flops(llm, tokens) - _never_repeated(llm, expert, layer, tokens)
-            if expert.takes(layer) and expert.kind == "lora":
+            if expert.takes(layer) and expert.kind != "mlp":
                 recomputed += lora_flops(llm, expert, tokens) // sum(map(expert.takes, layers))
     return TrainingFlops(
         prefix=llm.layers * llm_layer_flops(llm, past) if past else 0,
@@ -186,14 +189,14 @@ def _layer_backward(
         total += linear(tokens, width_in, width_out) * to_input
         if name in learns and expert.kind == "mlp":
             total += linear(tokens, width_in, width_out)
-        elif name in learns:  # gradients of B and of `A x`, then of A and of x
+        elif name in learns:  # gradients of B and of `A x`, then of A, a gate, and of x by both
             total += 2 * linear(tokens, expert.rank, width_out)
-            total += (1 + to_input) * linear(tokens, width_in, expert.rank)
+            total += (1 + to_input) * linear(tokens, width_in, expert.rank + branches(expert))
     return total
 
 
 def _never_repeated(llm: LLMSizes, expert: ExpertConfig, layer: int, tokens: int) -> int:
     """The last product of a layer: recomputation stops before it."""
-    if expert.takes(layer) and expert.kind == "lora" and "down_proj" in expert.projections:
+    if expert.takes(layer) and expert.kind != "mlp" and "down_proj" in expert.projections:
         return linear(tokens, expert.rank, llm.width)
     return linear(tokens, llm.mlp, llm.width)

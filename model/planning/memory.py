@@ -16,7 +16,14 @@ from model.language_model.block_attention import NAME as BLOCKS
 from model.language_model.block_attention import query_blocks
 from model.language_model.prefix import BOUND
 from model.moe.expert_sites import ExpertConfig
-from model.planning.sizes import BackboneSizes, LLMSizes, Parameters, PromptTokens, expert_parameters
+from model.planning.sizes import (
+    BackboneSizes,
+    LLMSizes,
+    Parameters,
+    PromptTokens,
+    branches,
+    expert_parameters,
+)
 
 FP32 = 4
 BUCKET = 200_000_000  # elements of a DeepSpeed bucket, scripts/zero2.json
@@ -80,13 +87,19 @@ def kept_prefixes(
 ) -> int:
     """How many of the distinct prefixes fit into `bound` bytes of memory, at least one."""
     past, _ = prompt.scope(expert.tokens)
+    return fitting_prefixes(llm, past, distinct, b, bound)
+
+
+def fitting_prefixes(llm: LLMSizes, past: int, distinct: int, b: int, bound: int = BOUND) -> int:
+    """How many of the distinct prefixes of P tokens fit into `bound` bytes, at least one; 0 of no tokens."""
     return min(distinct, max(1, bound // max(1, prefix_bytes(llm, past, b)))) if past else 0
 
 
 def layer_activations(
-    llm: LLMSizes, expert: ExpertConfig, setup: Setup, tokens: int, past: int, layer: int
+    llm: LLMSizes, expert: ExpertConfig | None, setup: Setup, tokens: int, past: int, layer: int
 ) -> int:
-    """What one layer keeps for backward, in the layer of the first expert only from that expert on.
+    """What one layer keeps for backward, in the layer of the first expert only from that expert on; expert
+    None: no layer has one, and soft tokens before the first layer learn.
 
     Attention: fp32 input of the norm, queries, output, log-sum, keys and values (a copy per query head where
     a mask is needed and heads share keys), mask; eager attention the probabilities instead of the log-sum.
@@ -95,8 +108,8 @@ def layer_activations(
     """
     b, rows = setup.bytes_per_number, setup.rows
     computed, keys = rows * tokens, rows * (past + tokens)
-    first = next(number for number in range(llm.layers) if expert.takes(number))
-    inside, learns = layer > first, set(expert.projections) if expert.takes(layer) else set()
+    first = next(number for number in range(llm.layers) if expert.takes(number)) if expert else -1
+    inside, learns = layer > first, set(expert.projections) if expert and expert.takes(layer) else set()
     heads = inside or bool(learns & {"q_proj", "k_proj", "v_proj"})
     attention = heads or "o_proj" in learns
     total = FP32 * computed * (llm.width + 1) * (inside + attention)  # norms
@@ -123,10 +136,14 @@ def layer_activations(
     total += b * computed * llm.width * bool(learns & {"gate_proj", "up_proj"})
     total += b * computed * llm.mlp * ("down_proj" in learns)
     for name in learns:
+        assert expert is not None
         width_in, width_out = llm.projection(name)
-        if expert.kind == "lora":
+        if expert.kind != "mlp":
             total += b * computed * expert.rank
             total += b * expert.rank * (width_in + width_out) * (b < FP32)
+            if gates := branches(expert):  # weighed `A x`, weights in fp32 and as they are multiplied, and G
+                total += computed * (b * expert.rank + FP32 * gates + b * gates * (b < FP32))
+                total += b * gates * width_in * (b < FP32)
         elif b < FP32 and (inside or name == "down_proj"):
             total += b * width_in * width_out
     return total
@@ -137,26 +154,40 @@ def activation_bytes(
 ) -> int:
     """Activations at the peak of one micro-batch, every row as long as `prompt`, with the growing gradients.
 
+    Args:
+        gradients: bytes of the expert's gradients where they are not there beforehand.
+    """
+    saving = setup.checkpointing and expert.tokens == "all"
+    return peak_activations(llm, expert, setup, prompt.scope(expert.tokens), prompt.answer, saving, gradients)
+
+
+def peak_activations(
+    llm: LLMSizes,
+    expert: ExpertConfig | None,
+    setup: Setup,
+    scope: tuple[int, int],
+    answer: int,
+    saving: bool,
+    gradients: int = 0,
+) -> int:
+    """See `activation_bytes`; scope: kept prefix P and computed tokens T of a row; saving: by checkpointing.
+
     The peak is one of three. At the end of forward after a prefix: the batch's stacked keys and values stand
     beside what the layers keep until the last one has appended to its own. Behind the layers: fp32 input of
     the last norm, fp32 log-probabilities at the answer positions, and four gradients of the norm in fp32 or
     two of the logits. In the backward pass of a layer: what it and those before it keep (with checkpointing
     their inputs, and all of itself), three gradients M wide, and the gradients of the experts from it on.
-
-    Args:
-        gradients: bytes of the expert's gradients where they are not there beforehand.
     """
-    past, tokens = prompt.scope(expert.tokens)
+    past, tokens = scope
     b, computed = setup.bytes_per_number, setup.rows * tokens
-    experts = [layer for layer in range(llm.layers) if expert.takes(layer)]
-    saving = setup.checkpointing and expert.tokens == "all"
+    experts = [layer for layer in range(llm.layers) if expert is None or expert.takes(layer)]
     peak = kept = 0
     for layer in range(experts[0], llm.layers):
         whole = layer_activations(llm, expert, setup, tokens, past, layer)
         kept += computed * llm.width * b if saving else whole
         learned = gradients * sum(number >= layer for number in experts) // len(experts)
         peak = max(peak, kept + (whole if saving else 0) + 3 * computed * llm.mlp * b + learned)
-    answers = setup.rows * prompt.answer * llm.vocabulary * FP32
+    answers = setup.rows * answer * llm.vocabulary * FP32
     behind = FP32 * computed * llm.width + answers + max(4 * FP32 * computed * llm.width, 2 * answers)
     cached = 0 if llm.keys == llm.attention else prefix_bytes(llm, setup.rows * (past + tokens), b)
     stacked = prefix_bytes(llm, setup.rows * past, b)
@@ -269,7 +300,7 @@ def inference_memory(
     """
     llm, b = sizes.llm, bytes_per_number
     one, tokens = expert_parameters(llm, expert), rows * prompt.prompt
-    held = experts * one * (FP32 if expert.kind == "lora" else b)
+    held = experts * one * (b if expert.kind == "mlp" else FP32)
     gathered = rows * one * b if expert.kind == "lora" and experts > 1 else 0
     cache = prefix_bytes(llm, tokens, b)
     prefill = b * tokens * (3 * llm.mlp + 3 * llm.width) + FP32 * rows * llm.vocabulary

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from model.moe.expert_sites import ATTENTION, ExpertConfig
+from model.moe.expert_sites import ATTENTION, ExpertConfig, GatedConfig
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,16 @@ def expert_layers(llm: LLMSizes, expert: ExpertConfig) -> list[int]:
 
 
 def expert_parameters(llm: LLMSizes, expert: ExpertConfig) -> int:
-    """Parameters of one expert: `R (in + out)` per linear layer (LoRA), `in * out` (full MLP)."""
+    """Parameters of one expert: `R (in + out)` per linear layer (LoRA), `E in` more for a gate of E branches,
+    `in * out` (full MLP)."""
     total = 0
     for name in expert.projections:
         width_in, width_out = llm.projection(name)
-        total += expert.rank * (width_in + width_out) if expert.kind == "lora" else width_in * width_out
+        low = expert.rank * (width_in + width_out) + branches(expert) * width_in
+        total += width_in * width_out if expert.kind == "mlp" else low
     return total * len(expert_layers(llm, expert))
+
+
+def branches(expert: ExpertConfig) -> int:
+    """Branches that a gate weighs; 0 where there is no gate."""
+    return expert.branches if isinstance(expert, GatedConfig) else 0

@@ -120,6 +120,10 @@ def test_routers_are_examined_by_one_command(tmp_path: Path, lm: Path) -> None:
         }
         assert found[name]["stages"][-1]["macro"] == pytest.approx(questions["verbatim"]["macro"])
         assert [one["task"] for one in found[name]["held_out"]] == ["a", "b", "c"]
+    assert found["new_level"] == 0.005
+    some = ["--anchor_rewordings", "9", "--routers", "lookup", "--parts", "questions"]
+    run_python("scripts/examine_routers.py", *flags, *some)
+    assert json.loads((tmp_path / "out.json").read_text())["new_level"] == 0.02, "anchors know rewordings"
     failed = run_python("scripts/examine_routers.py", *flags[:-3], "split_avqa", check=False)
     assert failed.returncode == 1 and "none of ['a', 'b', 'c']" in failed.stderr
 

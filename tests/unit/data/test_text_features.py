@@ -102,6 +102,7 @@ def test_an_encoder_of_word_pieces_reads_mended_words(
     assert may_be_kind(made.kind, folder)
     assert (usual_rewordings(folder), usual_rewordings("question")) == (2000, 0)
     assert (usual_new_level(folder), usual_new_level("question")) == (0.02, 0.005)
+    assert (usual_new_level(folder, 0), usual_new_level("question", 9)) == (0.005, 0.02)
 
 
 def test_kinds_of_other_choices_are_told_apart(folder: str) -> None:

@@ -21,6 +21,7 @@ from model.encoders.vision import VisionTower
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.backbone import Backbone, find_checkpoints, load_backbone
 from model.moe.experts import ExpertBank, ExpertConfig
+from model.moe.gated import open_bank
 from model.planning.skeleton import Configs, build_skeleton, read_configs
 from tests.memory_tally import MemoryTally
 from train.budget import Asking, Budget, Machine, make_budget
@@ -97,7 +98,7 @@ class Setting:
         for state in (AcceleratorState, GradientState):
             state._reset_state()
         llm = self.backbone.llm
-        bank = ExpertBank(llm, config.expert, self.backbone.identity)
+        bank = open_bank(llm, config.expert, self.backbone.identity)
         try:
             bank.add(0, generator=torch.Generator().manual_seed(0))
             model = AnchorLM(llm, bank)

@@ -11,6 +11,7 @@ import pytest
 from data.benchmark import read_benchmark
 from data.command_line import add_backbone_flags, add_data_flags
 from evaluation.arguments import add_generation_flags
+from train import train_all
 from train.arguments import add_config_flags
 from train.dry_run import add_dry_run_flags, dry_run
 
@@ -57,6 +58,23 @@ def test_flags_change_the_plan(repo_root: Path) -> None:
         dry_run(training_flags(*root, "--load_in_8bit", "--expert_kind", "mlp"), [], [])
     with pytest.raises(ValueError, match="exclude each other"):
         dry_run(training_flags(*root, "--bf16", "True", "--fp16", "True"), [], [])
+
+
+def test_methods_without_plain_experts_have_a_table_of_their_own(
+    tmp_path: Path, repo_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--benchmark", str(repo_root / "data_sample" / "avqa.json"), "--dry_run", "--moe_branches", "2"]
+    flags += ["--checkpoints", str(repo_root / "checkpoints"), "--dry_run_json", str(tmp_path / "plan.json")]
+    train_all.main(train_all.parser().parse_args([*flags, "--methods", "anchor_moe moe_lora l2p"]))
+    assert "moe_lora: 2 branches of rank 8" in capsys.readouterr().out
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    lora = plan["expert_parameters"]["lora"]
+    gates = 16 * 2 * (4096 + 4096 + 11008)
+    assert plan["methods"]["moe_lora"]["parameters"] == lora + gates
+    assert plan["methods"]["moe_lora"]["memory"]["total"] > plan["memory"]["total"]
+    assert plan["methods"]["l2p"]["parameters"] == 16 * (16 * 4096 + 4096 + 2 * 1024 + 768)
+    train_all.main(train_all.parser().parse_args(flags))
+    assert "moe_lora" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("how", [("--preset", "tiny"), ("--checkpoints", "checkpoints/tiny")])

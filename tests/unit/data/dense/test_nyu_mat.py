@@ -1,5 +1,6 @@
 """The converter of the official NYUv2 file, on a small file with its layout."""
 
+import fcntl
 import multiprocessing
 import os
 from pathlib import Path
@@ -130,9 +131,49 @@ def test_an_interrupted_conversion_leaves_no_part(
     assert killed.exitcode == 9
     with pytest.raises(InputError, match="no such folder"):
         DenseFolder(tmp_path / "out", "val")
+    [left] = (tmp_path / "out").glob(".unfinished_*")
+    assert any(left.rglob("*.npy"))
     monkeypatch.undo()
     convert(*arguments)
     assert len(DenseFolder(tmp_path / "out", "val")) == 2
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"train", "val"}, "what was left is gone"
+
+
+def test_a_living_conversion_keeps_its_folder(mat: Path, tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe()
+
+    def hold() -> None:
+        with nyu_mat.unfinished(tmp_path / "out") as folder:
+            (folder / "train").mkdir()
+            theirs.send(folder)
+            theirs.recv()
+
+    living = fork.Process(target=hold)
+    living.start()
+    try:
+        assert ours.poll(30)
+        folder = ours.recv()
+        convert(mat, tmp_path / "out", ONE_EACH, np.zeros(4, int), (4, 4))
+        assert (folder / "train").is_dir(), "in use"
+    finally:
+        living.kill()
+        living.join(30)
+    assert folder.is_dir(), "SIGKILL leaves it"
+    with nyu_mat.unfinished(tmp_path / "out"):
+        assert not folder.exists()
+
+
+def test_where_nothing_can_be_locked_the_folder_is_named(
+    mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(ValueError, match=r"out: no folder can be made and locked there .*not supported"):
+        convert(mat, tmp_path / "out", ONE_EACH, np.zeros(4, int), (4, 4))
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_classes_from_names() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from data.dense.rooms import write_rooms
 from evaluation.scoring.dense import HIGHER_IS_BETTER
+from examples.nyu import compare
 from examples.nyu.compare import main, make_parser, verdict
 
 
@@ -55,6 +56,17 @@ def test_the_table_of_runs_that_are_there(tmp_path: Path, capsys: pytest.Capture
     assert "| other | 25.00" in (tmp_path / "out" / "table.md").read_text()
     assert "other & 25.00" in (tmp_path / "out" / "table.tex").read_text()
     assert "other" in capsys.readouterr().out
+
+
+def test_a_table_of_other_runs_does_not_replace_the_usual_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = tmp_path / "compare"
+    monkeypatch.setattr(compare, "USUAL_OUT", usual)
+    row = f"one={scored(tmp_path / '0', 0, 0.5)}"
+    with pytest.raises(ValueError, match=f"--results without --out; name a folder .*, since {usual} has"):
+        main(make_parser().parse_args(["--results", row, "--baseline", "one"]))
+    assert not usual.exists()
 
 
 def test_results_that_do_not_fit_are_named(tmp_path: Path) -> None:

@@ -12,8 +12,11 @@ from model.encoders.aligner import AudioAligner, QFormerConfig
 from model.encoders.beats import BEATs, BEATsConfig
 from model.encoders.projector import build_projector
 from model.language_model.anchor_lm import AnchorLM
+from model.language_model.prompt_pool import PoolConfig, PromptPool
 from model.language_model.splice import VIDEO_ID, PromptBatch
-from model.moe.experts import NO_EXPERT, ExpertBank, ExpertConfig
+from model.moe.expert_sites import GatedConfig
+from model.moe.experts import NO_EXPERT, ExpertConfig
+from model.moe.gated import open_bank
 from model.planning.flops import (
     aligner_flops,
     answer_flops,
@@ -23,6 +26,7 @@ from model.planning.flops import (
     projector_flops,
     training_flops,
 )
+from model.planning.pools import prompt_training_flops
 from model.planning.sizes import AlignerSizes, AudioSizes, LLMSizes, PromptTokens, VisionSizes
 from model.planning.skeleton import build_skeleton, published_configs
 
@@ -99,7 +103,7 @@ def make(kv_heads: int = 2, **expert: Any) -> tuple[AnchorLM, LLMSizes]:
         vocab_size=500,
     )
     llm = LlamaForCausalLM._from_config(config, attn_implementation="eager").eval()
-    bank = ExpertBank(llm, ExpertConfig(**expert))
+    bank = open_bank(llm, (GatedConfig if "branches" in expert else ExpertConfig)(**expert))
     bank.add(0, generator=torch.Generator().manual_seed(0))
     return AnchorLM(llm, bank), LLMSizes.of(config)
 
@@ -143,6 +147,9 @@ def test_prefill_and_answer(heads: int) -> None:
         {"projections": ("q_proj", "o_proj", "up_proj")},
         {"projections": ("o_proj",), "layers": (1, 2)},
         {"projections": ("k_proj", "v_proj", "down_proj"), "kind": "mlp"},
+        {"branches": 4},
+        {"branches": 2, "projections": ("q_proj", "up_proj"), "layers": (1, 2)},
+        {"branches": 2, "tokens": "text"},
         {"tokens": "text"},
         {"tokens": "answer", "kind": "mlp"},
     ],
@@ -162,6 +169,29 @@ def test_training(expert: dict[str, Any], checkpointing: bool) -> None:
         assert total(counter) == planned.prefix
     with FlopCounterMode(display=False) as counter, model.bank.use([0]):
         loss = model(prompt, [0]).sum
+        assert total(counter) == planned.forward
+        loss.backward()
+    assert total(counter) == planned.repeated
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("place", ["answer", "text"])
+def test_training_of_prompts(place: Any, checkpointing: bool) -> None:
+    model, llm = make()
+    if checkpointing:
+        model.enable_gradient_checkpointing()
+    model.train().requires_grad_(False)
+    pool = PromptPool(PoolConfig(size=4, length=3, top=2, place=place), {"text": 8}, WIDTH)
+    pool.start(model.llm.get_input_embeddings(), torch.Generator().manual_seed(0))
+    prompt = pool.requires_grad_(True).prompted(batch(with_answer=True), torch.tensor([[0, 1]]))
+    planned = prompt_training_flops(llm, pool.config, PROMPT, checkpointing=checkpointing)
+    assert bool(planned.prefix) != checkpointing
+    if planned.prefix:
+        with FlopCounterMode(display=False) as counter:
+            model._after_prefix(prompt, "right", "soft")
+        assert total(counter) == planned.prefix
+    with FlopCounterMode(display=False) as counter:
+        loss = model(prompt, [NO_EXPERT]).sum
         assert total(counter) == planned.forward
         loss.backward()
     assert total(counter) == planned.repeated

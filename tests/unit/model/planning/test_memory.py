@@ -11,7 +11,9 @@ from model.language_model import block_attention
 from model.language_model.anchor_lm import AnchorLM
 from model.language_model.prefix import BOUND
 from model.language_model.splice import VIDEO_ID, PromptBatch
-from model.moe.experts import ExpertBank, ExpertConfig
+from model.moe.expert_sites import GatedConfig
+from model.moe.experts import ExpertConfig
+from model.moe.gated import open_bank
 from model.planning.memory import (
     BUCKET,
     Setup,
@@ -36,6 +38,10 @@ def published() -> BackboneSizes:
     return build_skeleton(published_configs()).sizes
 
 
+def made(**expert: Any) -> ExpertConfig:
+    return (GatedConfig if "branches" in expert else ExpertConfig)(**expert)
+
+
 def kept_and_peak(
     dtype: torch.dtype, attention: str, checkpointing: bool, **expert: Any
 ) -> tuple[int, int, LLMSizes, ExpertConfig]:
@@ -51,7 +57,7 @@ def kept_and_peak(
         vocab_size=1000,
     )
     llm = LlamaForCausalLM._from_config(config, attn_implementation=attention).to(dtype).eval()
-    bank = ExpertBank(llm, ExpertConfig(**expert))
+    bank = open_bank(llm, made(**expert))
     bank.add(0, generator=torch.Generator().manual_seed(0))
     model = AnchorLM(llm, bank)
     if checkpointing:
@@ -89,6 +95,8 @@ def kept_and_peak(
         (torch.bfloat16, "blocks", {}),
         (torch.float32, "blocks", {"projections": ("q_proj", "o_proj")}),
         (torch.bfloat16, "blocks", {"tokens": "text"}),
+        (torch.float32, "sdpa", {"branches": 8, "projections": ("q_proj", "o_proj", "up_proj", "down_proj")}),
+        (torch.bfloat16, "sdpa", {"branches": 16}),
         (torch.float32, "sdpa", {"tokens": "text"}),
         (torch.bfloat16, "sdpa", {"tokens": "answer"}),
     ],
@@ -104,9 +112,9 @@ def test_activations(dtype: torch.dtype, attention: str, expert: dict[str, Any])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("kind", ["lora", "mlp"])
-def test_activations_with_checkpointing(dtype: torch.dtype, kind: str) -> None:
-    _, peak, llm, config = kept_and_peak(dtype, "sdpa", True, kind=kind)
+@pytest.mark.parametrize("expert", [{}, {"kind": "mlp"}, {"branches": 8}], ids=["lora", "mlp", "gated"])
+def test_activations_with_checkpointing(dtype: torch.dtype, expert: dict[str, Any]) -> None:
+    _, peak, llm, config = kept_and_peak(dtype, "sdpa", True, **expert)
     setup, gradients = Setup(ROWS, 1, dtype.itemsize, True), 4 * expert_parameters(llm, config)
     assert activation_bytes(llm, config, setup, PROMPT, gradients) == pytest.approx(peak, rel=0.15)
 
