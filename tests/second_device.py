@@ -56,6 +56,9 @@ class There(Tensor):
     def tolist(self) -> Any:
         return self.here.tolist()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.here.__reduce_ex__(protocol)  # files hold tensors of the CPU
+
     def __repr__(self, **unused: Any) -> str:
         return f"There({self.here!r})"
 

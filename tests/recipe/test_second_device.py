@@ -1,5 +1,5 @@
-"""Both commands on a device that is not the CPU, against what they do on the CPU: every method, both kinds of
-expert, every scope. Without a GPU: see tests/second_device.py.
+"""Commands on a device that is not the CPU, against what they do on the CPU: every method, both kinds of
+expert, every scope; multi-task models. Without a GPU: see tests/second_device.py.
 """
 
 import json
@@ -14,6 +14,9 @@ from tests.recipe.studies import small_benchmark
 from tests.second_device import DEVICE, SecondDevice, There, become_device
 
 TRAINING = ("--num_train_epochs", "1", "--per_device_train_batch_size", "2", "--save_steps", "2")
+MULTI_TASK = (
+    "--encoder plain --width 4 --head_width 8 --img_size 3 24 32 --train_bs 2 --test_bs 2 --epochs 1 --quiet"
+)
 CASES = {
     "every method, answer": ("all", "--expert_tokens", "answer"),
     "all tokens": ("anchor_moe", "--expert_tokens", "all", "--gradient_checkpointing", "True"),
@@ -43,6 +46,22 @@ def test_commands_on_another_device(case: str, benchmark: Path, tmp_path: Path) 
     here, there = (losses(tmp_path / where / "output") for where in ("cpu", "there"))
     assert here and there == pytest.approx(here, rel=1e-5)
     assert answers(tmp_path / "there") == answers(tmp_path / "cpu")
+
+
+@pytest.mark.parametrize(
+    ("arch", "experts", "weighting"), [("AOEMTL", "1 1", "EW"), ("CGC", "1 1", "UW"), ("MMoE", "2", "MGDA")]
+)
+def test_multi_task_model_on_another_device(arch: str, experts: str, weighting: str, tmp_path: Path) -> None:
+    rooms = tmp_path / "rooms"
+    run_python("examples/nyu/make_rooms.py", rooms, "--train", 6, "--val", 2, "--size", 24, 32)
+    flags = ("--arch", arch, "--num_experts", *experts.split(), "--weighting", weighting, *MULTI_TASK.split())
+    for where, first in (("cpu", lambda: None), ("there", become_device)):
+        folder = tmp_path / where
+        given = (*flags, "--dataset_path", rooms, "--save_path", folder)
+        run_python("examples/nyu/main.py", *given, first=first)
+    here, there = (read(tmp_path / where / "result.json")["test"] for where in ("cpu", "there"))
+    for task, values in here.items():
+        assert there[task] == pytest.approx(values, rel=1e-3, abs=1e-4)  # kernels round in another order
 
 
 def losses(output: Path) -> dict[str, float]:
