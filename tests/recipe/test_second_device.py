@@ -3,6 +3,7 @@ expert, every scope; multi-task models. Without a GPU: see tests/second_device.p
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch
 from tests.recipe.commands import run_python
 from tests.recipe.studies import small_benchmark
 from tests.second_device import DEVICE, SecondDevice, There, become_device
+from train.checkpoints import CheckpointFolder
 
+KILLED = 9
 TRAINING = ("--num_train_epochs", "1", "--per_device_train_batch_size", "2", "--save_steps", "2")
 MULTI_TASK = (
     "--encoder plain --width 4 --head_width 8 --img_size 3 24 32 --train_bs 2 --test_bs 2 --epochs 1 --quiet"
@@ -46,6 +49,32 @@ def test_commands_on_another_device(case: str, benchmark: Path, tmp_path: Path) 
     here, there = (losses(tmp_path / where / "output") for where in ("cpu", "there"))
     assert here and there == pytest.approx(here, rel=1e-5)
     assert answers(tmp_path / "there") == answers(tmp_path / "cpu")
+
+
+def test_a_killed_training_goes_on_there(benchmark: Path, tmp_path: Path) -> None:
+    flags = ("--benchmark", benchmark, "--feature_store", tmp_path / "store", "--methods", "anchor_moe")
+    flags += ("--quiet", "--jobs", "0", "--attn_implementation", "sdpa", *TRAINING)
+    killed = run_python(
+        "train/train_all.py", *flags, "--output", tmp_path / "a", first=die_there, check=False
+    )
+    assert killed.returncode == KILLED
+    done = run_python("train/train_all.py", *flags, "--output", tmp_path / "a", first=become_device)
+    assert "resuming at step 2 of 3" in done.stdout
+    run_python("train/train_all.py", *flags, "--output", tmp_path / "b", first=become_device)
+    first, second = ((tmp_path / name / "experts" / "expert_task_0.pt").read_bytes() for name in "ab")
+    assert first == second
+
+
+def die_there() -> None:
+    """Become the second device, and end as a killed process does with the first checkpoint written."""
+    become_device()
+    save = CheckpointFolder.save
+
+    def save_and_die(self: CheckpointFolder, state: dict[str, Any]) -> None:
+        save(self, state)
+        os._exit(KILLED)
+
+    CheckpointFolder.save = save_and_die  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
