@@ -161,7 +161,7 @@ def make_budget(
     """Apply the formulas; `bits` and `attn_implementation` are of the configured run, see Loading; prefixes
     are kept in `prefix_bound` bytes of memory."""
     llm, b = sizes.llm, BYTES[config.precision]
-    distinct = {"all": 0, "text": workload.contexts, "answer": workload.prompts}[config.expert.tokens]
+    distinct = distinct_prefixes(workload, config.expert.tokens)
     kept = kept_prefixes(llm, config.expert, workload.longest, distinct, b, prefix_bound)
     past, _ = workload.longest.scope(config.expert.tokens)
     clip, sound = stored_bytes(sizes, chunks=asking.chunks, bytes_per_number=b)
@@ -308,6 +308,11 @@ def _run(
         training_hours=machine.hours(training, gpus),
         evaluation_hours=machine.hours(answers * flops.answer, 1),
     )
+
+
+def distinct_prefixes(workload: Workload, tokens: str) -> int:
+    """How many prefixes the training questions have between them, for experts on these tokens."""
+    return {"all": 0, "text": workload.contexts, "answer": workload.prompts}[tokens]
 
 
 def all_training(config: TrainConfig, learned: int, each: TrainingFlops, kept: int, distinct: int) -> int:

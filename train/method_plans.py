@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from data.workload import Workload
 from model.language_model.loading import Loading
 from model.language_model.prompt_pool import PoolConfig
-from model.moe.expert_sites import ExpertConfig, GatedConfig
+from model.moe.expert_sites import GatedConfig
 from model.planning.flops import training_flops
 from model.planning.memory import fitting_prefixes, kept_prefixes, training_memory
 from model.planning.pools import pool_parameters, pool_scope, pool_training_memory, prompt_training_flops
 from model.planning.sizes import BackboneSizes, expert_parameters
-from train.budget import BYTES, Budget, MethodPlan, all_training, setup
+from train.budget import BYTES, Budget, MethodPlan, all_training, distinct_prefixes, setup
 from train.recipe import Recipe
 
 
@@ -45,7 +44,7 @@ def _of_branches(expert: GatedConfig, budget: Budget, loading: Loading) -> Metho
     config, workload, llm = budget.config, budget.workload, budget.sizes.llm
     b = BYTES[config.precision]
     settings = setup(config, loading.bits, b, loading.kernel)
-    distinct = _distinct(workload, expert)
+    distinct = distinct_prefixes(workload, expert.tokens)
     kept = kept_prefixes(llm, expert, workload.longest, distinct, b, loading.prefixes.memory)
     flops = training_flops(llm, expert, workload.mean, checkpointing=config.gradient_checkpointing)
     training = all_training(config, sum(workload.train_questions), flops, kept, distinct)
@@ -63,7 +62,7 @@ def _of_pool(pool: PoolConfig, budget: Budget, loading: Loading, query: int | No
     saving = config.gradient_checkpointing and config.expert.tokens == "all"  # see AnchorLM
     flops = prompt_training_flops(llm, pool, workload.mean, checkpointing=saving)
     past, _ = pool_scope(pool, workload.longest, checkpointing=saving)
-    distinct = 0 if saving else _distinct(workload, ExpertConfig(tokens=pool.place))
+    distinct = 0 if saving else distinct_prefixes(workload, pool.place)
     kept = fitting_prefixes(llm, past, distinct, BYTES[config.precision], loading.prefixes.memory)
     memory = None
     if query is not None:
@@ -79,8 +78,3 @@ def _of_pool(pool: PoolConfig, budget: Budget, loading: Loading, query: int | No
         memory,
         tuple(budget.machine.hours(training, gpus) for gpus in budget.machine.gpus),
     )
-
-
-def _distinct(workload: Workload, expert: ExpertConfig) -> int:
-    """Distinct prefixes of the training questions."""
-    return {"all": 0, "text": workload.contexts, "answer": workload.prompts}[expert.tokens]
