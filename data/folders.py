@@ -12,6 +12,11 @@ from model.moe.files import stored_path
 EXPERT_PREFIX = "expert_task_"
 
 
+def seed_folder(root: Path, seed: int) -> Path:
+    """Where a seed's files are below the output or the results of a study: seed 0 has the folder itself."""
+    return root if seed == 0 else root / f"seed_{seed}"
+
+
 @dataclass(frozen=True)
 class StudyFolders:
     """Output folders of one seed. Seed 0 has the published places, other seeds a folder of their own
@@ -24,7 +29,7 @@ class StudyFolders:
     @property
     def root(self) -> Path:
         """Everything of this seed."""
-        return self.output if self.seed == 0 else self.output / f"seed_{self.seed}"
+        return seed_folder(self.output, self.seed)
 
     def experts(self, method: str) -> Path:
         """Folder of `expert_task_k.pt`."""

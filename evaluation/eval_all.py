@@ -26,7 +26,7 @@ if not __package__:  # run as a file: put the repository's root on the path in p
 from data.benchmark import Benchmark, Task, read_benchmark
 from data.command_line import add_backbone_flags, add_data_flags, main_command, open_inputs, read_all
 from data.files import only_run_for, only_run_in, require_writable, sha256_file, write_json_atomic
-from data.folders import StudyFolders
+from data.folders import StudyFolders, seed_folder
 from data.inputs import Inputs
 from data.run_record import provenance
 from data.samples import Sample
@@ -145,17 +145,12 @@ def main(arguments: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def only_run(results: Path, seeds: Sequence[int], benchmark: Benchmark) -> Iterator[None]:
     """Hold the results folder, and each results file in it as eval_anchor.py does that may write it, too."""
-    files = {results_folder(results, seed) / task.results_file for seed in seeds for task in benchmark.tasks}
+    files = {seed_folder(results, seed) / task.results_file for seed in seeds for task in benchmark.tasks}
     with contextlib.ExitStack() as held:
         held.enter_context(only_run_in(results))
         for file in sorted(files):
             held.enter_context(only_run_for(answers_beside(file)))
         yield
-
-
-def results_folder(results: Path, seed: int) -> Path:
-    """Where a seed's results files are."""
-    return results if seed == 0 else results / f"seed_{seed}"
 
 
 def read_tests(benchmark: Benchmark, arguments: argparse.Namespace) -> list[list[Sample]]:
@@ -228,7 +223,7 @@ def evaluate_seed(
             answers = [[next(texts) for _ in stage.requests] for stage in plan.stages]
             results[plan.name] = method_result(plan, answers, tasks, drop_failed, aliases)
             if plan.name == OURS and plan.stages and ranks.first:
-                place = results_folder(arguments.results, seed)
+                place = seed_folder(arguments.results, seed)
                 write_results(place, plan, answers, tasks)
                 write_anchor_map(place, tasks, tests, folders, inputs, router)
     if ranks.first:
